@@ -1,0 +1,106 @@
+# Commands of the workspace; `make` alone lists them. Everything slow is cached under $(CACHE) and works when that is empty.
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DELETE_ON_ERROR:
+.DEFAULT_GOAL := help
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(abspath $(VENV))/bin
+CACHE := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/sie-fleet
+LAB := $(BIN)/python molecule/topology/lab.py
+export CARGO_TARGET_DIR := $(CACHE)/target
+export PATH := $(BIN):$(PATH)
+export ANSIBLE_HOME := $(CACHE)/ansible
+
+RUST_SOURCES := $(shell find core/crates core/Cargo.toml core/Cargo.lock core/pyproject.toml -name '*.rs' -o -name 'Cargo.*' -o -name 'pyproject.toml')
+PYTHON_SOURCES := core/python core/tests agent/src agent/tests hub/src hub/tests tests molecule
+
+.PHONY: help
+help: ## list the commands
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+# ---- setting up ------------------------------------------------------------------------------------------------
+
+$(VENV)/.locked: requirements-dev.lock core/prerequisites.sh
+	@sh core/prerequisites.sh
+	@echo "setting up $(VENV) (about half a minute)"
+	@$(PYTHON) -m venv $(VENV)
+	@$(BIN)/pip install --quiet --upgrade pip
+	@$(BIN)/pip install --quiet --require-hashes -r requirements-dev.lock
+	@touch $@
+
+$(VENV)/.built: $(VENV)/.locked $(RUST_SOURCES)
+	@echo "building the Rust core (two minutes the first time)"
+	@cd core && $(BIN)/maturin develop --release --quiet
+	@touch $@
+
+$(VENV)/.installed: $(VENV)/.built agent/pyproject.toml hub/pyproject.toml
+	@$(BIN)/pip install --quiet --no-deps --no-build-isolation --editable agent --editable hub
+	@touch $@
+
+.PHONY: develop
+develop: $(VENV)/.installed ## a virtual environment with everything built and installed in place
+
+.PHONY: lock
+lock: $(VENV)/.locked ## choose newest allowed versions of what development needs
+	$(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes --no-header --no-annotate \
+	    --no-emit-index-url --group dev --output-file requirements-dev.lock
+
+# ---- the lab -----------------------------------------------------------------------------------------------------
+
+.PHONY: lab lab-info lab-down
+lab: develop ## a hub and two participants on this machine, put in place by the product's own playbooks (root)
+	@$(LAB) up
+
+lab-info: ## the lab's addresses and key, as one JSON object
+	@$(LAB) info
+
+lab-down: ## remove the lab
+	@$(LAB) down
+
+.PHONY: demo
+demo: develop ## hub, message server and one sensor on loopback, from a generated capture (no root)
+	@mkdir -p $(CACHE)/demo
+	@$(BIN)/python -m tests.traffic $(CACHE)/demo/upstream.pcap --transactions 5000 --seed 1
+	@$(BIN)/sie-hub demo --pcap $(CACHE)/demo/upstream.pcap --resolver 192.0.2.53 --resolver 2001:db8::53 --agent $(BIN)/sie-agent
+
+.PHONY: bundle
+bundle: develop ## the releases that roles install, offline, under $(CACHE)
+	@$(BIN)/python molecule/release/build.py
+
+# ---- checks ------------------------------------------------------------------------------------------------------
+
+.PHONY: lint lint-rust lint-python lint-ansible
+lint: lint-rust lint-python lint-ansible ## formatters, linters, types, import contracts
+
+lint-rust: develop
+	cd core && cargo fmt --check
+	cd core && cargo clippy --quiet --all-targets -- -D warnings
+
+lint-python: develop
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy $(PYTHON_SOURCES)
+	$(BIN)/lint-imports
+
+lint-ansible: develop
+	$(BIN)/yamllint --strict .
+	$(BIN)/ansible-lint --profile production --offline
+
+.PHONY: test test-unit test-rust test-fleet
+test: lint test-rust test-unit test-fleet ## everything that CI runs
+
+test-rust: develop
+	cd core && cargo test --release --quiet --workspace --exclude sie-core-python
+
+test-unit: develop
+	sh molecule/topology/prerequisites.sh
+	$(BIN)/pytest
+
+test-fleet: develop
+	cd $(CURDIR) && $(BIN)/molecule test --scenario-name default
+
+.PHONY: clean
+clean: ## remove what was built in the tree (the cache stays)
+	rm -rf $(VENV) dist

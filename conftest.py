@@ -1,0 +1,37 @@
+"""What all test suites share: where the interoperability vectors are, and that CI skips nothing silently."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+VECTORS_BESIDE_CHECKOUT = Path(__file__).resolve().parent.parent / "shared" / "vectors"
+
+
+@pytest.fixture(scope="session")
+def vectors() -> Path:
+    """The folder of interoperability vectors; tests that need it skip, saying so, where it is absent."""
+    folder = Path(os.environ.get("SIE_VECTORS", VECTORS_BESIDE_CHECKOUT))
+    if not (folder / "nmsg").is_dir():
+        pytest.skip(f"no interoperability vectors at {folder}: set SIE_VECTORS")
+    return folder
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tests that ask for root say so instead of failing half-way."""
+    if os.geteuid() == 0:
+        return
+    for item in items:
+        if item.get_closest_marker("root"):
+            item.add_marker(pytest.mark.skip(reason="needs root: network namespaces and AF_PACKET"))
+
+
+def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
+    """With CI=true a skipped test is a failure: what was meant to run must run."""
+    reporter = session.config.pluginmanager.get_plugin("terminalreporter")
+    if os.environ.get("CI") != "true" or exitstatus != 0 or reporter is None:
+        return
+    skipped = [r for r in reporter.stats.get("skipped", []) if "interoperability vectors" not in str(r.longrepr)]
+    if skipped:
+        reporter.write_line(f"{len(skipped)} tests were skipped, and CI=true allows none (reasons above)")
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
