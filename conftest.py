@@ -31,7 +31,9 @@ def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
     reporter = session.config.pluginmanager.get_plugin("terminalreporter")
     if os.environ.get("CI") != "true" or exitstatus != 0 or reporter is None:
         return
-    skipped = [r for r in reporter.stats.get("skipped", []) if "interoperability vectors" not in str(r.longrepr)]
+    skipped = [
+        r for r in reporter.stats.get("skipped", []) if "interoperability vectors" not in str(r.longrepr)
+    ]
     if skipped:
         reporter.write_line(f"{len(skipped)} tests were skipped, and CI=true allows none (reasons above)")
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
