@@ -7,8 +7,28 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sie_core.kinds import Boolean, File, Integer, Kind, Listen, ListOf, Octets, Prefix, Seconds, Text, Url
-from sie_core.settings import Check, Config, ConfigError, Setting, Table, help_text, load, markdown_table
+from sie_core.settings import (
+    Boolean,
+    Check,
+    Config,
+    ConfigError,
+    File,
+    Integer,
+    Kind,
+    Listen,
+    ListOf,
+    Octets,
+    Prefix,
+    Problem,
+    Seconds,
+    Setting,
+    Table,
+    Text,
+    Url,
+    help_text,
+    load,
+    markdown_table,
+)
 
 TABLE = Table(
     Setting("name", Text(r"[a-z]{1,8}", "1 to 8 of the letters a to z"), help="who it is"),
@@ -130,11 +150,14 @@ def test_mistakes_in_list_items_name_the_item(tmp_path: Path) -> None:
 
 
 def test_duplicate_keys_are_mistakes(tmp_path: Path) -> None:
-    text = "name: abc\nuplink:\n  retry_min: 1\n  retry_min: 2\nsources:\n- {interface: a, interface: b}\nname: abc\n"
+    text = (
+        "name: abc\nuplink:\n  retry_min: 1\n  retry_min: 2\n"
+        "sources: [{interface: eth1, interface: eth2}]\nname: abc\n"
+    )
     assert problems(tmp_path, text) == [
         "uplink.retry_min: given twice, in line 3 and in line 4",
-        "sources[0].interface: given twice, in line 6 and in line 6",
-        "name: given twice, in line 1 and in line 7",
+        "sources[0].interface: given twice, in line 5 and in line 5",
+        "name: given twice, in line 1 and in line 6",
     ]
 
 
@@ -271,6 +294,6 @@ KNOWN_KEYS = st.sampled_from(["name", "channel", "uplink", "spool", "sources", "
 
 @given(st.dictionaries(KNOWN_KEYS | st.text(max_size=8), YAML_VALUES, max_size=6))
 def test_any_document_gives_a_config_or_problems_and_nothing_else(document: dict[object, object]) -> None:
-    found: list[object] = []
-    config = TABLE.read(document, "", found)  # type: ignore[arg-type]  # a list that only ever gets Problems
+    found: list[Problem] = []
+    config = TABLE.read(document, "", found)
     assert (config is None) == bool(found)

@@ -24,7 +24,49 @@ from typing import Any, Final
 
 import yaml
 
-from sie_core.kinds import Kind, ListOf, Problem, a_kind_of, shown
+from sie_core.kinds import (
+    Boolean,
+    File,
+    Integer,
+    Kind,
+    Listen,
+    ListenAddress,
+    ListOf,
+    Octets,
+    Prefix,
+    Problem,
+    Seconds,
+    Text,
+    Url,
+    a_kind_of,
+    shown,
+)
+
+__all__ = [
+    "REQUIRED",
+    "Boolean",
+    "Check",
+    "Config",
+    "ConfigError",
+    "File",
+    "Integer",
+    "Kind",
+    "ListOf",
+    "Listen",
+    "ListenAddress",
+    "Octets",
+    "Prefix",
+    "Problem",
+    "Seconds",
+    "Setting",
+    "Table",
+    "Text",
+    "Url",
+    "help_text",
+    "load",
+    "markdown_table",
+    "nearest_key",
+]
 
 MAX_FILE_OCTETS: Final = (
     1 << 20
