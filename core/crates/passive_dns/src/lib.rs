@@ -1,0 +1,2 @@
+//! Packets, transactions, containers.
+#![forbid(unsafe_code)]

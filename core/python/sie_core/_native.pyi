@@ -1,0 +1,161 @@
+"""Packets, transactions, containers and observations, in Rust.
+
+Every failure of this module is a ``NativeError`` or one of its sub-classes; nothing else is raised but
+``TypeError`` and ``OverflowError`` for an argument of the wrong Python type or size.
+Times are seconds since 1970-01-01 UTC; names called *wire* are uncompressed RFC 1035 section 3.1 octets.
+Sources: docs/reference/packets-and-transactions.md and docs/reference/containers.md.
+"""
+
+from collections.abc import Sequence
+from typing import Any, Final, final
+
+__version__: Final[str]
+
+class NativeError(Exception):
+    """The root of every failure here; raised itself for an argument that makes no sense."""
+
+class FormatError(NativeError):
+    """Octets that are not what they were given as: a container, a pcap file, a name."""
+
+class CaptureError(NativeError):
+    """An interface or a file cannot be read; the text names it and the remedy."""
+
+class WindowFullError(NativeError):
+    """``DedupeWindow.add`` on a window that already holds ``max_entries``: ``take`` it first."""
+
+@final
+class PcapSource:
+    """Frames from a classic pcap file (either byte order, microseconds or nanoseconds).
+
+    Raises CaptureError if the file cannot be opened or read, FormatError if it is not a classic pcap file.
+    """
+
+    def __new__(cls, path: str) -> PcapSource:
+        """Open ``path``; "-" is standard input."""
+    @property
+    def warning(self) -> str | None:
+        """Why reading ended before the end of the file, once it has: truncated, or corrupt."""
+
+@final
+class LiveSource:
+    """Frames from a network interface (Linux AF_PACKET, TPACKET_V3 ring of ``ring_bytes`` octets).
+
+    The kernel filter built from ``resolvers`` (addresses or CIDR prefixes of both families) is attached before
+    the socket is bound, so that nothing else is ever queued. Needs CAP_NET_RAW. Raises CaptureError.
+    """
+
+    def __new__(
+        cls, interface: str, resolvers: Sequence[str], *, promiscuous: bool = False, ring_bytes: int = 16777216
+    ) -> LiveSource: ...
+    def kernel_drops(self) -> int:
+        """Packets that passed the filter and found the ring full, since the source was opened."""
+    def close(self) -> None:
+        """Give the socket and the ring back. Waits for a ``pump`` in progress; a later ``pump`` raises CaptureError."""
+
+@final
+class Container:
+    """A sealed container of transactions."""
+
+    @property
+    def data(self) -> bytes:
+        """The container, encoded with the recorder's codec."""
+    @property
+    def transactions(self) -> int:
+        """How many transactions it holds."""
+    @property
+    def first_time(self) -> float:
+        """The earliest time of its transactions."""
+    @property
+    def last_time(self) -> float:
+        """The latest time of its transactions."""
+
+@final
+class Recorder:
+    """Frames in, containers of base:dnsqr transactions out.
+
+    ``codec``: "zstd" is one zstd frame around one plain NMSG container, "zlib" an NMSG container with flag 0x01,
+    "none" a plain NMSG container. ``container_bytes`` bounds a container before compression (1024 to 1048576);
+    a transaction that is larger by itself gets a container of its own. ``admit_recursion_desired`` lets RD=1 in,
+    for files whose origin is known; live capture never does. Raises NativeError for settings out of range.
+    """
+
+    def __new__(
+        cls,
+        resolvers: Sequence[str],
+        *,
+        query_timeout: float = 60.0,
+        table_max: int = 131072,
+        keep_query_packets: bool = False,
+        clear_resolver_address: bool = False,
+        source: int = 0,
+        operator: int = 0,
+        group: int = 0,
+        container_bytes: int = 524288,
+        flush_interval: float = 1.0,
+        codec: str = "zstd",
+        admit_recursion_desired: bool = False,
+    ) -> Recorder: ...
+    def pump(self, source: PcapSource | LiveSource, timeout: float) -> list[Container]:
+        """Read until a container is sealed, ``timeout`` seconds have passed, or the file ends (``at_end``).
+
+        A container is sealed when full, or ``flush_interval`` after its first transaction: by the wall clock for a
+        live source, by the packets' clock for a file. Raises CaptureError; what was recorded before stays recorded.
+        """
+    @property
+    def at_end(self) -> bool:
+        """Whether the last ``pump`` reached the end of its file."""
+    def finish(self) -> list[Container]:
+        """Turn every waiting query into an unanswered one and seal what there is."""
+    def counters(self) -> dict[str, int]:
+        """A consistent snapshot, at most a few hundred packets old while ``pump`` runs elsewhere.
+
+        packets_seen is the sum of packets_recorded, packets_filtered_* and packets_rejected_*.
+        """
+
+def decode(data: bytes, *, limit: int = 16777216) -> list[dict[str, Any]]:
+    """Every payload of concatenated containers of any codec, for tools and tests.
+
+    Keys: vid, msgtype, time (float), time_nsec, source, operator, group (0 if unset) and message: a dict with the
+    schema's field names (repeated fields are lists, absent ones are left out, octets are bytes, ``type`` is the
+    enumeration's name) and ``<name>_text`` beside each domain name. A message of another schema is
+    ``{"payload": bytes}``. Payloads whose CRC is wrong are left out. Inflates at most ``limit`` octets in all.
+    Raises FormatError.
+    """
+
+@final
+class DedupeWindow:
+    """Observations of RRsets, merged until they are taken."""
+
+    def __new__(cls, *, max_entries: int = 1000000) -> DedupeWindow: ...
+    def add(self, container: bytes, *, limit: int = 16777216) -> dict[str, int]:
+        """Take in every transaction of concatenated containers of any codec; what became of them.
+
+        ``transactions`` = ``observed`` + filtered_type, _rcode, _truncated, _class, _fragmented + rejected_crc,
+        _schema, _malformed, _question. ``records`` (resource records of observed transactions) = ``records_observed`` +
+        records_filtered_meta, _class + ``records_repeated``. ``observations`` counts RRsets seen, ``merged`` those of
+        them that were in the window already. Every key is always there.
+        Raises FormatError if the octets are unreadable as a whole, WindowFullError if there is no room: nothing is
+        added in either case.
+        """
+    def __len__(self) -> int: ...
+    @property
+    def full(self) -> bool:
+        """Whether ``max_entries`` is reached, so that ``take`` must come before the next ``add``."""
+    def take(self) -> bytes:
+        """Empty the window into concatenated zlib NMSG containers of SIE dnsdedupe EXPIRATION records.
+
+        Sorted by key (rrname, rrtype, bailiwick, rdata), so that equal windows give equal octets. b"" if empty.
+        """
+
+def dedupe_records(data: bytes) -> list[tuple[bytes, int, int, bytes, list[bytes], int, int, int, int]]:
+    """The records of ``DedupeWindow.take``: (rrname wire lower-case, rrtype, rrclass, bailiwick wire, rdata wire
+    sorted by length and then octets, count, time_first, time_last, rrttl). Raises FormatError."""
+
+def name_to_text(wire: bytes) -> str:
+    """Presentation form (RFC 1035 section 5.1, RFC 4343 section 2.1), absolute. Raises FormatError."""
+
+def name_from_text(text: str) -> bytes:
+    """Wire form; a missing final dot is supplied, letter case is kept. Raises FormatError."""
+
+def reverse_name(wire: bytes) -> bytes:
+    """The labels in reverse order, each with its length octet, then 0x00. Raises FormatError."""
