@@ -1,0 +1,500 @@
+"""The registry: who may send what, and who may read. One YAML file per participant, read-only here.
+
+A file is `<participant>.yml` in the registry's directory:
+
+    participant: isp_a
+    agreement: {signed: "2026-11-01", term_days: 365, renews: true}
+    sensors:
+      ns1: {channels: [202], source: 305419896}
+    uploads:
+      legacy1: {channels: [203], source: 19088743, key_sha256: [...]}
+    readers:
+      analyst: {keys: [{id: k1, sha256: ..., created: "2026-11-01T09:30:00Z"}]}
+
+Keys are 256 random bits, so that a plain SHA-256 of them can be kept without any risk of guessing. The units
+never write here; `sie_hub.registry_edit` does.
+"""
+
+import asyncio
+import hashlib
+import hmac
+import logging
+import re
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, Final, NamedTuple
+
+from sie_core.kinds import Boolean, Integer, Kind, ListOf, Problem, Text, a_kind_of, shown
+from sie_core.settings import Config, ConfigError, Setting, Table, load
+
+PARTICIPANT_NAME: Final = Text(r"[a-z0-9_]{1,32}", "1 to 32 of a-z, 0-9 and _")
+SENSOR_NAME: Final = Text(r"[a-z0-9-]{1,32}", "1 to 32 of a-z, 0-9 and -")
+SHA256_HEX: Final = Text(r"[0-9a-f]{64}", "64 lower-case hexadecimal digits")
+SERIAL_HEX: Final = Text(r"[0-9a-f]{1,40}", "a certificate's serial number as lower-case hexadecimal digits")
+CHANNEL: Final = Integer(1, 65535)
+SOURCE: Final = Integer(1, (1 << 32) - 1)
+MAX_TERM_DAYS: Final = 36525  # a hundred years
+
+POLL_INTERVAL: Final = 1.0  # seconds; a revocation must close a live session within five
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Date(Kind):
+    """A day, written "2026-11-01"; YAML's own dates are taken too."""
+
+    @property
+    def allowed(self) -> str:
+        return 'a day as "YYYY-MM-DD"'
+
+    def convert(self, value: object) -> date:
+        if isinstance(value, date) and not isinstance(value, datetime):
+            return value
+        if not isinstance(value, str):
+            raise ValueError(f"{shown(value)} is {a_kind_of(value)}, not a day")
+        try:
+            return date.fromisoformat(value)
+        except ValueError:
+            raise ValueError(f"{shown(value)} is no day of the calendar") from None
+
+
+@dataclass(frozen=True)
+class Instant(Kind):
+    """A point in time with its zone, written "2026-11-01T09:30:00Z". Gives a datetime in UTC."""
+
+    @property
+    def allowed(self) -> str:
+        return 'a time as "YYYY-MM-DDTHH:MM:SSZ"'
+
+    def convert(self, value: object) -> datetime:
+        if isinstance(value, str):
+            try:
+                value = datetime.fromisoformat(value)
+            except ValueError:
+                raise ValueError(f"{shown(value)} is no time") from None
+        if not isinstance(value, datetime):
+            raise ValueError(f"{shown(value)} is {a_kind_of(value)}, not a time")
+        if value.tzinfo is None:
+            raise ValueError(f"{value.isoformat()} names no time zone (Z at the end is UTC)")
+        return value.astimezone(UTC)
+
+
+@dataclass(frozen=True)
+class MapOf(Kind):
+    """A section whose keys are names of one kind and whose values are of another. Gives a dict."""
+
+    name: Text
+    item: Kind
+    most: int
+
+    @property
+    def allowed(self) -> str:
+        return f"up to {self.most} names ({self.name.allowed}), each with {self.item.allowed}"
+
+    def convert(self, value: object) -> dict[str, Any]:
+        problems: list[Problem] = []
+        items = self.read(value, "", problems)
+        if problems or items is None:
+            raise ValueError("; ".join(f"{problem.key} {problem.text}".strip() for problem in problems))
+        return items
+
+    def read(self, value: object, key: str, problems: list[Problem]) -> dict[str, Any] | None:
+        if not isinstance(value, dict):
+            problems.append(Problem(key, f"{shown(value)} is {a_kind_of(value)}, not names with sections"))
+            return None
+        if len(value) > self.most:
+            problems.append(Problem(key, f"has {len(value)} entries; allowed: {self.most}"))
+            return None
+        items: dict[str, Any] = {}
+        for name, item in value.items():
+            if self.name.read(name, key, problems) is not None:
+                items[name] = self.item.read(item, f"{key}.{name}", problems)
+        return items
+
+
+_REVOCATION_SETTINGS: Final = (
+    Setting("revoked.at", Instant(), default=None, help="since when nothing is taken from it any more"),
+    Setting("revoked.reason", Text(r"[^\x00-\x1f]{1,200}", "up to 200 characters"), default=None, help="why"),
+)
+
+FILE: Final = Table(
+    Setting("participant", PARTICIPANT_NAME, help="the name, equal to the file's"),
+    Setting("agreement.signed", Date(), help="the day from which the agreement is in force"),
+    Setting("agreement.term_days", Integer(1, MAX_TERM_DAYS), help="its term in days"),
+    Setting("agreement.renews", Boolean(), default=True, help="whether it renews itself after a term"),
+    Setting("agreement.terminated", Date(), default=None, help="the first day without it"),
+    Setting(
+        "sensors",
+        MapOf(
+            SENSOR_NAME,
+            Table(
+                Setting("channels", ListOf(CHANNEL, least=1, most=64), help="what it contributes to"),
+                Setting("source", SOURCE, help="its id in the exchange, unique and never given again"),
+                *_REVOCATION_SETTINGS,
+                Setting("revoked_serials", ListOf(SERIAL_HEX), default=[], help="certificates taken back"),
+            ),
+            most=1000,
+        ),
+        default={},
+        help="sensors, which show a certificate",
+    ),
+    Setting(
+        "uploads",
+        MapOf(
+            SENSOR_NAME,
+            Table(
+                Setting("channels", ListOf(CHANNEL, least=1, most=64), help="what it contributes to"),
+                Setting("source", SOURCE, help="its id in the exchange, unique and never given again"),
+                Setting("key_sha256", ListOf(SHA256_HEX, most=2), default=[], help="hashes of its keys"),
+                *_REVOCATION_SETTINGS,
+            ),
+            most=1000,
+        ),
+        default={},
+        help="programs of others, which show an API key",
+    ),
+    Setting(
+        "readers",
+        MapOf(
+            SENSOR_NAME,
+            Table(
+                Setting(
+                    "keys",
+                    ListOf(
+                        Table(
+                            Setting("id", SENSOR_NAME, help="names the key without telling it"),
+                            Setting("sha256", SHA256_HEX, help="the key's hash"),
+                            Setting("created", Instant(), help="when it was made"),
+                        ),
+                        most=2,
+                    ),
+                    default=[],
+                    help="at most two, so that one can be replaced without a gap",
+                ),
+            ),
+            most=1000,
+        ),
+        default={},
+        help="those who may ask the query API",
+    ),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Agreement:
+    """A participant's agreement. Days are UTC days."""
+
+    signed: date
+    term_days: int
+    renews: bool
+    terminated: date | None
+
+    def refusal(self, today: date) -> str | None:
+        """Why the agreement is not in force on a day, or None when it is."""
+        if today < self.signed:
+            return f"the agreement is in force from {self.signed} only"
+        if self.terminated is not None and today >= self.terminated:
+            return f"the agreement was terminated as of {self.terminated}"
+        end = self.signed + timedelta(days=self.term_days)
+        if not self.renews and today >= end:
+            return f"the agreement ended on {end} and does not renew itself"
+        return None
+
+
+@dataclass(frozen=True, slots=True)
+class Revocation:
+    """That something is taken back, since when and why."""
+
+    at: datetime
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Sensor:
+    """A sensor that shows a certificate."""
+
+    participant: str
+    name: str
+    agreement: Agreement
+    channels: frozenset[int]
+    source: int
+    revoked: Revocation | None
+    revoked_serials: frozenset[str]
+
+
+@dataclass(frozen=True, slots=True)
+class Upload:
+    """A program of others that shows an API key."""
+
+    participant: str
+    name: str
+    agreement: Agreement
+    channels: frozenset[int]
+    source: int
+    revoked: Revocation | None
+    key_sha256: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ReaderKey:
+    """One key of a reader, as its hash."""
+
+    id: str
+    sha256: str
+    created: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Reader:
+    """Somebody who may ask the query API."""
+
+    participant: str
+    name: str
+    agreement: Agreement
+    keys: tuple[ReaderKey, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Participant:
+    """One organisation: everything its file says."""
+
+    name: str
+    agreement: Agreement
+    sensors: Mapping[str, Sensor]
+    uploads: Mapping[str, Upload]
+    readers: Mapping[str, Reader]
+
+    @property
+    def channels(self) -> frozenset[int]:
+        """The channels to which it contributes."""
+        sources: tuple[Sensor | Upload, ...] = (*self.sensors.values(), *self.uploads.values())
+        return frozenset(channel for source in sources for channel in source.channels)
+
+
+class _Stamp(NamedTuple):
+    """What changes when a file is replaced or rewritten."""
+
+    modified: int
+    inode: int
+    size: int
+
+
+@dataclass(slots=True)
+class _Slot:
+    """One file: its stamp, its last version that could be read, and whether the present one cannot."""
+
+    stamp: _Stamp
+    participant: Participant | None
+    broken: bool
+
+
+@dataclass(slots=True)
+class _Index:
+    """What is looked up by a key's hash."""
+
+    uploads: dict[str, Upload] = field(default_factory=dict)
+    readers: dict[str, Reader] = field(default_factory=dict)
+
+
+def sha256_hex(key: str) -> str:
+    """The form in which the registry keeps a key."""
+    return hashlib.sha256(key.encode()).hexdigest()
+
+
+def read_participant(path: Path) -> Participant:
+    """Read one file of the registry. Raises ConfigError, whose `problems` hold every mistake in it."""
+    config = load(path, FILE)
+    name = config["participant"]
+    if path.stem != name:
+        raise ConfigError([f"{path}: participant: {name!r} stands in a file that is named for {path.stem!r}"])
+    agreement = Agreement(
+        config["agreement.signed"],
+        config["agreement.term_days"],
+        config["agreement.renews"],
+        config["agreement.terminated"],
+    )
+    return Participant(
+        name=name,
+        agreement=agreement,
+        sensors=MappingProxyType(
+            {
+                sensor: Sensor(
+                    name,
+                    sensor,
+                    agreement,
+                    frozenset(item["channels"]),
+                    item["source"],
+                    _revocation(item),
+                    frozenset(item["revoked_serials"]),
+                )
+                for sensor, item in config["sensors"].items()
+            }
+        ),
+        uploads=MappingProxyType(
+            {
+                upload: Upload(
+                    name,
+                    upload,
+                    agreement,
+                    frozenset(item["channels"]),
+                    item["source"],
+                    _revocation(item),
+                    tuple(item["key_sha256"]),
+                )
+                for upload, item in config["uploads"].items()
+            }
+        ),
+        readers=MappingProxyType(
+            {
+                reader: Reader(
+                    name,
+                    reader,
+                    agreement,
+                    tuple(ReaderKey(key["id"], key["sha256"], key["created"]) for key in item["keys"]),
+                )
+                for reader, item in config["readers"].items()
+            }
+        ),
+    )
+
+
+class Registry:
+    """The registry as it stands in its directory, kept up to date by polling.
+
+    A file that cannot be read is reported once per version of it, in one sentence, and the last good version
+    of it stays in force: a slip of an editor locks nobody out. `generation` counts the changes that took
+    effect.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self.generation = 0
+        self._slots: dict[Path, _Slot] = {}
+        self._index = _Index()
+        self._directory_fault: str | None = None
+        self.reload()
+
+    @property
+    def participants(self) -> Mapping[str, Participant]:
+        """Every participant whose file could be read, by name."""
+        return {slot.participant.name: slot.participant for slot in self._slots.values() if slot.participant}
+
+    @property
+    def broken(self) -> int:
+        """How many files are in a version that cannot be read."""
+        return sum(slot.broken for slot in self._slots.values())
+
+    def participant(self, name: str) -> Participant | None:
+        """The participant of a name, or None."""
+        slot = self._slots.get(self.directory / f"{name}.yml")
+        return slot.participant if slot is not None else None
+
+    def sensor(self, participant: str, sensor: str) -> Sensor | None:
+        """The sensor of a participant, revoked ones included, or None."""
+        found = self.participant(participant)
+        return found.sensors.get(sensor) if found is not None else None
+
+    def upload_by_key(self, key: str) -> Upload | None:
+        """The upload that an API key belongs to, revoked ones included, or None."""
+        digest = sha256_hex(key)
+        upload = self._index.uploads.get(digest)
+        return upload if upload is not None and _holds(upload.key_sha256, digest) else None
+
+    def reader_by_key(self, key: str) -> Reader | None:
+        """The reader that an API key belongs to, or None."""
+        digest = sha256_hex(key)
+        reader = self._index.readers.get(digest)
+        return reader if reader is not None and _holds((k.sha256 for k in reader.keys), digest) else None
+
+    def reload(self) -> bool:
+        """Look at every file again and read those that changed. Returns whether anything took effect."""
+        slots = {}
+        changed = False
+        for path, stamp in self._stamps().items():
+            known = self._slots.get(path)
+            if known is not None and known.stamp == stamp:
+                slots[path] = known
+                continue
+            last_good = known.participant if known is not None else None
+            slots[path] = slot = _read_slot(path, stamp, last_good)
+            changed = changed or slot.participant != last_good
+        changed = changed or any(slot.participant for path, slot in self._slots.items() if path not in slots)
+        self._slots = slots
+        if changed:
+            self._index = self._indexed()
+            self.generation += 1
+        return changed
+
+    async def watch(self, on_change: Callable[[], None], interval: float = POLL_INTERVAL) -> None:
+        """Reload for ever, every `interval` seconds, calling `on_change` after every change in force."""
+        while True:
+            await asyncio.sleep(interval)
+            if self.reload():
+                on_change()
+
+    def _stamps(self) -> dict[Path, _Stamp]:
+        """Every file with its stamp. When the directory cannot be listed, the files stay as they were."""
+        stamps = {}
+        try:
+            for path in sorted(self.directory.iterdir()):
+                if path.suffix == ".yml" and not path.name.startswith("."):
+                    status = path.stat()
+                    stamps[path] = _Stamp(status.st_mtime_ns, status.st_ino, status.st_size)
+        except OSError as error:
+            fault = error.strerror or str(error)
+            if fault != self._directory_fault:
+                _log.error(
+                    "%s: the registry cannot be read (%s); its last state stays in force",
+                    self.directory,
+                    fault,
+                )
+            self._directory_fault = fault
+            return {path: slot.stamp for path, slot in self._slots.items()}
+        self._directory_fault = None
+        return stamps
+
+    def _indexed(self) -> _Index:
+        index = _Index()
+        for participant in self.participants.values():
+            for upload in participant.uploads.values():
+                index.uploads.update(dict.fromkeys(upload.key_sha256, upload))
+            for reader in participant.readers.values():
+                index.readers.update((key.sha256, reader) for key in reader.keys)
+        return index
+
+
+def _read_slot(path: Path, stamp: _Stamp, last_good: Participant | None) -> _Slot:
+    try:
+        return _Slot(stamp, read_participant(path), broken=False)
+    except ConfigError as error:
+        _log.error(
+            "%s (the first of %d problems with this file of the registry; %s)",
+            error.problems[0],
+            len(error.problems),
+            "its last good version stays in force" if last_good else "nothing of it is in force",
+        )
+        return _Slot(stamp, last_good, broken=True)
+
+
+def is_participant_name(name: str) -> bool:
+    """Whether a name may be a participant's."""
+    return re.fullmatch(PARTICIPANT_NAME.pattern, name) is not None
+
+
+def is_sensor_name(name: str) -> bool:
+    """Whether a name may be a sensor's, an upload's or a reader's."""
+    return re.fullmatch(SENSOR_NAME.pattern, name) is not None
+
+
+def _revocation(item: Config) -> Revocation | None:
+    if item["revoked.at"] is None:
+        return None
+    return Revocation(item["revoked.at"], item["revoked.reason"] or "no reason given")
+
+
+def _holds(digests: Iterable[str], digest: str) -> bool:
+    return any(hmac.compare_digest(known, digest) for known in digests)
