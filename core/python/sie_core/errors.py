@@ -8,26 +8,18 @@
         wrong key type └── IdentityRefused      a peer's certificate that does not prove what it must,
         with the reason's code
 
-What a *peer* does wrong on the wire is no exception: the trampoline reports it as a `Violation` event, so
-that arbitrary octets from the network never unwind the caller's stack.
+A configuration file with mistakes is `sie_core.settings.ConfigError`, which lists them all. What a *peer*
+does wrong on the wire is no exception: the trampoline reports it as a `Violation` event, so that
+arbitrary octets from the network never unwind the caller's stack.
 
 The text of each error is one sentence for the operator: the thing, the place, the remedy.
 """
 
-from collections.abc import Sequence
 from enum import StrEnum
 
 
 class SieError(Exception):
     """Root of the tree."""
-
-
-class ConfigError(SieError):
-    """A configuration file cannot be used; `problems` holds one sentence for each mistake in it."""
-
-    def __init__(self, problems: Sequence[str]) -> None:
-        super().__init__("\n".join(problems))
-        self.problems: tuple[str, ...] = tuple(problems)
 
 
 class TrampolineMisuse(SieError):
