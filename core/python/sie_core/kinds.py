@@ -9,11 +9,13 @@ import json
 import math
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Final, NamedTuple, TypeVar
 from urllib.parse import urlsplit
+
+from sie_core.errors import SieError
 
 Number = TypeVar("Number", int, float)
 
@@ -25,6 +27,17 @@ class Problem(NamedTuple):
 
     key: str
     text: str
+
+
+class ConfigError(SieError):
+    """A configuration file with mistakes.
+
+    `problems` holds one line per mistake, ``FILE: key: what is wrong; allowed: ...``.
+    """
+
+    def __init__(self, problems: Sequence[str]) -> None:
+        super().__init__("\n".join(problems))
+        self.problems = tuple(problems)
 
 
 class Kind(ABC):

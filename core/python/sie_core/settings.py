@@ -11,9 +11,9 @@ A program declares its configuration once::
     config["uplink.window"]
 
 A dotted key is a key inside a section of the YAML file. `load` never stops at the first mistake: it raises
-one `ConfigError` whose `problems` hold a complete sentence per mistake, each naming the file, the key, what
-is wrong and what is allowed. A key that is written twice or that the table does not know is a mistake too,
-because a setting that silently has no effect is the worst kind.
+one `ConfigError` whose `problems` hold a line per mistake, ``FILE: key: what is wrong; allowed: ...``. A key
+that is written twice or that the table does not know is a mistake too, because a setting that silently has no
+effect is the worst kind.
 """
 
 import difflib
@@ -26,6 +26,7 @@ import yaml
 
 from sie_core.kinds import (
     Boolean,
+    ConfigError,
     File,
     Integer,
     Kind,
@@ -82,17 +83,6 @@ class _Required:
 
 REQUIRED: Final = _Required()
 """The default of a setting that every file must give."""
-
-
-class ConfigError(Exception):
-    """A configuration file with mistakes.
-
-    `problems` holds one line per mistake, ``FILE: key: what is wrong; allowed: ...``.
-    """
-
-    def __init__(self, problems: Sequence[str]) -> None:
-        super().__init__("\n".join(problems))
-        self.problems = tuple(problems)
 
 
 class Config(Mapping[str, Any]):

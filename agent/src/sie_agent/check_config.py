@@ -1,0 +1,31 @@
+"""`sie-agent check-config FILE`: every mistake of a configuration at once."""
+
+import argparse
+from pathlib import Path
+
+from sie_agent.cli import DEFAULT_CONFIG, EXIT_OK
+from sie_agent.config import TABLE, load_config
+from sie_core.settings import help_text
+
+
+def configure(_command: str, parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of `check-config`."""
+    parser.add_argument(
+        "file",
+        type=Path,
+        nargs="?",
+        default=DEFAULT_CONFIG,
+        metavar="FILE",
+        help=f"the file to check (default: {DEFAULT_CONFIG})",
+    )
+    parser.epilog = f"settings of the file, with their defaults:\n\n{help_text(TABLE)}\n{parser.epilog}"
+    parser.set_defaults(run=_run)
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    config = load_config(arguments.file)
+    print(
+        f"{arguments.file}: no mistakes; sensor {config.sensor} of {config.participant}, "
+        f"channel {config.channel}, {len(config.resolvers)} resolver addresses, {len(config.sources)} interfaces"
+    )
+    return EXIT_OK

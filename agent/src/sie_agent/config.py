@@ -1,0 +1,283 @@
+"""The agent's one configuration file, `/etc/sie-agent/agent.yml`: the table of its settings and its typed
+form.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from sie_core import limits
+from sie_core.settings import (
+    Boolean,
+    Check,
+    Config,
+    File,
+    Integer,
+    Listen,
+    ListenAddress,
+    ListOf,
+    Octets,
+    Prefix,
+    Seconds,
+    Setting,
+    Table,
+    Text,
+    Url,
+    load,
+)
+
+SHORTEST_V4: Final = 16
+"""The widest IPv4 prefix of resolvers. Each address inside counts as a resolver, so that whatever else in it
+asks authoritative servers would be recorded too. A farm of resolvers fits a /24; a /16 leaves room for 256 of
+those and is still one organisation's own network, where a /8 never is."""
+
+SHORTEST_V6: Final = 32
+"""The widest IPv6 prefix of resolvers: a /32 is what a regional registry gives to one provider, so anything
+shorter covers the networks of others."""
+
+MOST_RESOLVERS: Final = 64
+"""Addresses and prefixes of resolvers. The kernel's filter has 4,096 instructions (BPF_MAXINSNS); one IPv6
+prefix takes up to 8 in each of two directions, with and without a VLAN tag: 64 x 8 x 4 = 2,048."""
+
+MOST_SOURCES: Final = 16
+"""Interfaces. Each has a ring of 16 MiB in the kernel: 16 x 16 MiB = 256 MiB."""
+
+LEAST_SPOOL: Final = 4 << 20
+"""The smallest spool: a quarter of it may be in flight, which must exceed one container of 512 KiB."""
+
+EXCHANGE: Final = r"(?=.{1,253}\Z)[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?(\.[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?)*"
+
+
+def _repeated(what: str, values: tuple[str, ...]) -> str | None:
+    for index, value in enumerate(values):
+        if value in values[:index]:
+            return f"{what} {value} is listed twice"
+    return None
+
+
+TABLE: Final = Table(
+    Setting(
+        "participant",
+        Text(r"[a-z0-9_]{1,32}", "1 to 32 of the letters a to z, digits and _"),
+        help="the organisation that runs this sensor, as the exchange registered it",
+    ),
+    Setting(
+        "sensor",
+        Text(r"[a-z0-9-]{1,32}", "1 to 32 of the letters a to z, digits and -"),
+        help="the name of this sensor, one of those registered for the participant",
+    ),
+    Setting("exchange", Text(EXCHANGE, "a lower-case domain name"), help="the name of the exchange"),
+    Setting(
+        "channel",
+        Integer(1, limits.MAX_CHANNEL),
+        default=202,
+        help="the channel that this sensor contributes to",
+    ),
+    Setting(
+        "resolvers",
+        ListOf(Prefix(SHORTEST_V4, SHORTEST_V6), least=1, most=MOST_RESOLVERS),
+        help="the addresses or prefixes of the resolvers whose upstream traffic alone is recorded",
+    ),
+    Setting(
+        "sources",
+        ListOf(
+            Table(
+                Setting(
+                    "interface",
+                    Text(r"(?!\.{1,2}\Z)[^\s/:]{1,15}", "the name of a network interface"),
+                    help="the interface that sees the resolvers' upstream traffic",
+                ),
+                Setting(
+                    "promiscuous",
+                    Boolean(),
+                    default=False,
+                    help="whether frames for other hosts are taken in, as a mirror port (SPAN) needs",
+                ),
+            ),
+            least=1,
+            most=MOST_SOURCES,
+        ),
+        help="where packets come from",
+    ),
+    Setting(
+        "transactions.query_timeout",
+        Seconds(1, 3600),
+        default=60,
+        help="how long a query waits for its response before it is recorded as unanswered",
+    ),
+    Setting(
+        "transactions.table_max",
+        Integer(1024, 4194304),
+        default=131072,
+        help="how many queries may wait at once; beyond that the oldest is recorded as unanswered",
+    ),
+    Setting(
+        "privacy.clear_resolver_address",
+        Boolean(),
+        default=False,
+        help="whether the resolvers' own addresses are blanked before anything is written to disk",
+    ),
+    Setting(
+        "container.max_bytes",
+        Octets(16 << 10, 1 << 20),
+        default=limits.CONTAINER_BYTES,
+        help="the size at which a container is sealed, before compression",
+    ),
+    Setting(
+        "container.flush_interval",
+        Seconds(0.1, 60),
+        default=1.0,
+        help="the age at which a container is sealed, whatever its size",
+    ),
+    Setting(
+        "spool.directory",
+        File(),
+        default="/var/lib/sie-agent/spool",
+        help="where containers are kept until the hub has acknowledged them",
+    ),
+    Setting(
+        "spool.max_bytes",
+        Octets(LEAST_SPOOL, 1 << 50),
+        default=1 << 30,
+        help="how much the spool may hold; beyond that the oldest containers are trimmed and counted",
+    ),
+    Setting(
+        "uplink.hubs",
+        ListOf(Url(("wss",)), least=1, most=16),
+        help="the addresses of the hub, tried in this order",
+    ),
+    Setting(
+        "uplink.ca",
+        File(),
+        default="/etc/sie-agent/hub_ca.pem",
+        help="the certificate of the authority that issued the hub's own; no other authority is trusted",
+    ),
+    Setting("uplink.enrol", Url(("https",)), default=None, help="where `sie-agent identity enrol` asks"),
+    Setting(
+        "uplink.window",
+        Integer(1, 1024),
+        default=limits.WINDOW_PAYLOADS,
+        help="how many containers may be on their way without an acknowledgement",
+    ),
+    Setting(
+        "uplink.retry_min",
+        Seconds(0.1, 60),
+        default=1.0,
+        help="the pause after a first failed connection; it doubles with every further one, with jitter",
+    ),
+    Setting(
+        "uplink.retry_max", Seconds(1, 3600), default=60, help="the longest pause between two connections"
+    ),
+    Setting(
+        "identity.directory",
+        File(),
+        default="/var/lib/sie-agent/identity",
+        help="where this sensor's key and certificate are; the key is made there and never leaves it",
+    ),
+    Setting(
+        "metrics.listen",
+        Listen(loopback_only=True),
+        default="127.0.0.1:9153",
+        help="where /metrics (Prometheus) and /status (JSON) are served",
+    ),
+    checks=[
+        Check(
+            ("uplink.retry_min", "uplink.retry_max"),
+            lambda least, most: (
+                None if least <= most else f"{least:g} s is longer than uplink.retry_max, {most:g} s"
+            ),
+        ),
+        Check(("uplink.hubs",), lambda hubs: _repeated("hub", hubs)),
+        Check(
+            ("sources",),
+            lambda sources: _repeated("interface", tuple(source["interface"] for source in sources)),
+        ),
+    ],
+)
+
+
+@dataclass(frozen=True)
+class SourceConfig:
+    """One network interface to listen on."""
+
+    interface: str
+    promiscuous: bool
+
+
+@dataclass(frozen=True)
+class AgentConfig:
+    """The configuration as the program uses it.
+
+    Times in seconds, sizes in octets; `TABLE` says what each means.
+    """
+
+    participant: str
+    sensor: str
+    exchange: str
+    channel: int
+    resolvers: tuple[str, ...]
+    sources: tuple[SourceConfig, ...]
+    query_timeout: float
+    table_max: int
+    clear_resolver_address: bool
+    container_bytes: int
+    flush_interval: float
+    spool_directory: Path
+    spool_max_bytes: int
+    hubs: tuple[str, ...]
+    ca: Path
+    enrol: str | None
+    window: int
+    retry_min: float
+    retry_max: float
+    identity_directory: Path
+    metrics_listen: ListenAddress
+
+    @property
+    def key(self) -> Path:
+        """This sensor's private key."""
+        return self.identity_directory / "key.pem"
+
+    @property
+    def certificate(self) -> Path:
+        """This sensor's certificate."""
+        return self.identity_directory / "certificate.pem"
+
+    @property
+    def window_bytes(self) -> int:
+        """Octets that may be on their way.
+
+        A quarter of the spool at most, so that trimming can spare what is.
+        """
+        return min(limits.WINDOW_BYTES, self.spool_max_bytes // 4)
+
+
+def load_config(path: Path) -> AgentConfig:
+    """Read the file; raises sie_core.errors.ConfigError with every mistake in it."""
+    return _typed(load(path, TABLE))
+
+
+def _typed(config: Config) -> AgentConfig:
+    return AgentConfig(
+        participant=config["participant"],
+        sensor=config["sensor"],
+        exchange=config["exchange"],
+        channel=config["channel"],
+        resolvers=tuple(str(prefix) for prefix in config["resolvers"]),
+        sources=tuple(SourceConfig(item["interface"], item["promiscuous"]) for item in config["sources"]),
+        query_timeout=config["transactions.query_timeout"],
+        table_max=config["transactions.table_max"],
+        clear_resolver_address=config["privacy.clear_resolver_address"],
+        container_bytes=config["container.max_bytes"],
+        flush_interval=config["container.flush_interval"],
+        spool_directory=config["spool.directory"],
+        spool_max_bytes=config["spool.max_bytes"],
+        hubs=config["uplink.hubs"],
+        ca=config["uplink.ca"],
+        enrol=config["uplink.enrol"],
+        window=config["uplink.window"],
+        retry_min=config["uplink.retry_min"],
+        retry_max=config["uplink.retry_max"],
+        identity_directory=config["identity.directory"],
+        metrics_listen=config["metrics.listen"],
+    )
