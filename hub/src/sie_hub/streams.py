@@ -154,4 +154,6 @@ def _settled(config: StreamConfig, key: str) -> Any:
         return -1 if value in (None, 0) else value
     if key in ("allow_rollup_hdrs", "deny_delete", "allow_direct"):
         return bool(value)
+    if key == "max_age":
+        return value or 0
     return value

@@ -1,0 +1,108 @@
+"""`sie-hub streams` and `sie-hub nats-config`: what must be there before the units start."""
+
+import argparse
+import asyncio
+import json
+import os
+import tempfile
+from pathlib import Path
+
+from sie_core.settings import ConfigError
+from sie_hub import log
+from sie_hub.cli import EXIT_FAILURE, EXIT_OK, add_config_argument
+from sie_hub.config import load_config, read_secret
+from sie_hub.nats_config import USERS, render
+from sie_hub.nats_link import Link, open_link
+from sie_hub.streams import ensure_streams
+
+
+def configure(command: str, parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of one of the two commands."""
+    add_config_argument(parser)
+    parser.add_argument("--check", action="store_true", help="say what would change, and change nothing")
+    if command == "streams":
+        parser.description = f"{parser.description} Prints one JSON object: changed, and what became of each."
+        parser.add_argument(
+            "--timeout", type=float, default=30.0, metavar="SECONDS", help="how long to wait for nats-server"
+        )
+        parser.set_defaults(run=_streams)
+    else:
+        parser.add_argument(
+            "--passwords",
+            type=Path,
+            required=True,
+            metavar="DIR",
+            help=f"a directory with one file per user: {', '.join(user.name for user in USERS)}",
+        )
+        parser.add_argument(
+            "--output",
+            type=Path,
+            metavar="FILE",
+            help="write the file, mode 0640, if it differs, and print {changed}; without it, print the text",
+        )
+        parser.set_defaults(run=_nats_config)
+
+
+def _streams(arguments: argparse.Namespace) -> int:
+    log.configure("setup")
+    config = load_config(arguments.config)
+
+    async def ensure() -> dict[str, str]:
+        link: Link = await open_link(config, "setup", on_lost=lambda _sentence: None)
+        try:
+            return await ensure_streams(link.jetstream, dry_run=arguments.check)
+        finally:
+            await link.close()
+
+    async def in_time() -> dict[str, str]:
+        return await asyncio.wait_for(ensure(), arguments.timeout)
+
+    try:
+        outcome = asyncio.run(in_time())
+    except TimeoutError:
+        print(json.dumps({"error": f"{config['nats.url']}: not ready within {arguments.timeout:g} s"}))
+        return EXIT_FAILURE
+    print(json.dumps({"changed": any(o != "unchanged" for o in outcome.values()), "streams": outcome}))
+    return EXIT_OK
+
+
+def _nats_config(arguments: argparse.Namespace) -> int:
+    config = load_config(arguments.config)
+    passwords = {user.name: read_secret(arguments.passwords / user.name) for user in USERS}
+    try:
+        text = render(config["nats.url"], config["nats.store"], passwords, config["nats.store_max"])
+    except ValueError as error:
+        raise ConfigError([f"{arguments.passwords}: {error}"]) from None
+    if arguments.output is None:
+        print(text, end="")
+        return EXIT_OK
+    changed = not _holds(arguments.output, text)
+    if changed and not arguments.check:
+        _replace(arguments.output, text)
+    print(json.dumps({"changed": changed}))
+    return EXIT_OK
+
+
+def _holds(path: Path, text: str) -> bool:
+    try:
+        return path.read_text() == text
+    except FileNotFoundError:
+        return False
+
+
+def _replace(path: Path, text: str) -> None:
+    """Write a file at once or not at all, keeping the group of the one before it."""
+    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    temporary = Path(name)
+    try:
+        with os.fdopen(descriptor, "w") as file:
+            file.write(text)
+            file.flush()
+            os.fchmod(file.fileno(), 0o640)
+            if path.exists():
+                os.fchown(file.fileno(), path.stat().st_uid, path.stat().st_gid)
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
