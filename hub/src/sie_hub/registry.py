@@ -400,7 +400,10 @@ class Registry:
 
     def upload_by_key(self, key: str) -> Upload | None:
         """The upload that an API key belongs to, revoked ones included, or None."""
-        digest = sha256_hex(key)
+        return self.upload_by_digest(sha256_hex(key))
+
+    def upload_by_digest(self, digest: str) -> Upload | None:
+        """The upload that has a key of this SHA-256, revoked ones included, or None."""
         upload = self._index.uploads.get(digest)
         return upload if upload is not None and _holds(upload.key_sha256, digest) else None
 

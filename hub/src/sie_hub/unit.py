@@ -4,8 +4,9 @@ import asyncio
 import logging
 import signal
 import time
-from collections.abc import Awaitable, Callable
-from typing import Final
+from collections.abc import Awaitable, Callable, Coroutine
+from contextlib import suppress
+from typing import Any, Final, TypeVar
 
 from aiohttp import web
 from prometheus_client import CollectorRegistry, Gauge, ProcessCollector, generate_latest
@@ -21,9 +22,15 @@ EXIT_FAILURE: Final = 1
 
 _log = logging.getLogger(__name__)
 
+T = TypeVar("T")
+
 
 class UnitFailed(Exception):
     """The unit cannot go on; the text is one sentence for the operator. The process exits with 1."""
+
+
+class Stopped(Exception):
+    """The unit was asked to stop while it was still waiting for something it needs."""
 
 
 class Unit:
@@ -57,6 +64,29 @@ class Unit:
         """End the unit with exit code 1 and this sentence, from anywhere in it."""
         if not self._failure.done():
             self._failure.set_exception(UnitFailed(sentence))
+
+    async def sleep(self, seconds: float) -> None:
+        """Sleep, but no longer than until the unit is to stop."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self.stopping.wait()
+
+    async def unless_stopped(self, work: Coroutine[Any, Any, T]) -> T:
+        """Await something that may take as long as it likes, feeding the watchdog. Raises Stopped."""
+        working = asyncio.ensure_future(work)
+        stopping = asyncio.ensure_future(self.stopping.wait())
+        try:
+            either: set[asyncio.Future[Any]] = {working, stopping}
+            while not working.done() and not stopping.done():
+                await asyncio.wait(either, timeout=1.0, return_when=asyncio.FIRST_COMPLETED)
+                self.progress()
+            if not working.done():
+                raise Stopped
+            return working.result()
+        finally:
+            working.cancel()
+            stopping.cancel()
+            await asyncio.gather(working, stopping, return_exceptions=True)
 
     async def feed_watchdog(self) -> None:
         """Feed the watchdog while there is progress. Returns only when nobody watches."""
@@ -104,7 +134,8 @@ async def _main(name: str, metrics: ListenAddress | None, body: Callable[[Unit],
     runner = await _serve_metrics(unit, metrics) if metrics is not None else None
     watchdog = asyncio.create_task(unit.feed_watchdog())
     try:
-        await unit.run(body(unit))
+        with suppress(Stopped):
+            await unit.run(body(unit))
         log.event(_log, logging.INFO, "stopped")
     finally:
         watchdog.cancel()

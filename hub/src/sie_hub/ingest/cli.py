@@ -1,0 +1,48 @@
+"""`sie-hub ingest`."""
+
+import argparse
+
+from sie_core.settings import Config
+from sie_hub.cli import add_config_argument
+from sie_hub.config import load_config
+from sie_hub.ingest.metrics import Metrics
+from sie_hub.ingest.server import REVIEW_INTERVAL, Server
+from sie_hub.ingest.store import reconcile
+from sie_hub.nats_link import open_link
+from sie_hub.registry import Registry
+from sie_hub.unit import Unit, run_unit
+
+
+def configure(_command: str, parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of `sie-hub ingest`."""
+    add_config_argument(parser)
+    parser.set_defaults(run=_run)
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    config = load_config(arguments.config)
+
+    async def body(unit: Unit) -> None:
+        await _ingest(unit, config)
+
+    return run_unit("ingest", config["ingest.metrics"], body)
+
+
+async def _ingest(unit: Unit, config: Config) -> None:
+    registry = Registry(config["registry"])
+    link = await unit.unless_stopped(open_link(config, "ingest", unit.fail))
+    try:
+        server = Server(config, registry, link, Metrics(unit.metrics, link, registry))
+        behind = await unit.unless_stopped(reconcile(link))
+        await server.start()
+        try:
+            unit.ready(f"taking containers on {', '.join(server.addresses)}; {behind} positions were behind")
+            while not unit.stopping.is_set():
+                registry.reload()
+                server.review()
+                unit.progress()
+                await unit.sleep(REVIEW_INTERVAL)
+        finally:
+            await server.stop()
+    finally:
+        await link.close()

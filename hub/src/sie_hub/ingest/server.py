@@ -1,0 +1,240 @@
+"""The door of ingest: TLS, admission, and the sessions that are live."""
+
+import asyncio
+import logging
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Final
+
+from aiohttp import web
+from cryptography import x509
+
+from sie_core.errors import IdentityError, IdentityRefused
+from sie_core.identity import certificates_from_pem, check_peer
+from sie_core.settings import Config, ConfigError, ListenAddress
+from sie_hub import log
+from sie_hub.config import credential
+from sie_hub.ingest.admission import (
+    FORBIDDEN,
+    UNAUTHORIZED,
+    Admitted,
+    Refused,
+    admit_again,
+    admit_key,
+    admit_sensor,
+)
+from sie_hub.ingest.metrics import Metrics
+from sie_hub.ingest.session import CLOSE_TIMEOUT, Session
+from sie_hub.nats_link import Link
+from sie_hub.registry import Registry
+from sie_hub.tls import TlsSite, server_context
+from sie_hub.unit import UnitFailed
+
+REVIEW_INTERVAL: Final = 1.0  # seconds between two looks at whether live sessions may stay
+DRAIN_TIMEOUT: Final = 5.0  # seconds for live sessions to finish in order when ingest is stopped
+
+_log = logging.getLogger(__name__)
+_http_log = logging.getLogger("sie_hub.ingest.http")
+
+
+class Server:
+    """Listens, admits, and keeps the live sessions."""
+
+    def __init__(self, config: Config, registry: Registry, link: Link, metrics: Metrics) -> None:
+        self._exchange: str = config["exchange"]
+        self._max_frame: int = config["ingest.max_frame"]
+        self._listen: Sequence[ListenAddress] = config["ingest.listen"]
+        self._registry = registry
+        self._link = link
+        self._metrics = metrics
+        self._authorities = _authorities(config["ca.certificate"])
+        self._context = server_context(
+            config["ingest.certificate"],
+            credential("tls_key", config["ingest.key"]),
+            client_authorities=config["ca.certificate"],
+        )
+        self._sessions: dict[int, Session] = {}
+        self._newest: dict[tuple[str, str], Session] = {}  # of each identity of version 2
+        self._opened = 0
+        self._runner: web.AppRunner | None = None
+        self.addresses: tuple[str, ...] = ()
+
+    async def start(self) -> None:
+        """Listen on every address. Raises UnitFailed when one cannot be had."""
+        _http_log.setLevel(logging.DEBUG)
+        _http_log.addFilter(self._count_garbage)
+        application = web.Application()
+        application.router.add_get("/session/{name}", self._open)
+        application.router.add_route("*", "/{path:.*}", self._not_found)
+        runner = web.AppRunner(
+            application,
+            access_log=None,
+            logger=_http_log,
+            handle_signals=False,
+            shutdown_timeout=CLOSE_TIMEOUT,
+        )
+        await runner.setup()
+        self._runner = runner
+        sites = []
+        for address in self._listen:
+            site = TlsSite(runner, address.host, address.port, self._context, self._count_tls_failure)
+            try:
+                await site.start()
+            except OSError as error:
+                await runner.cleanup()
+                raise UnitFailed(f"cannot listen on {address}: {error.strerror}") from None
+            sites.append(site.name)
+        self.addresses = tuple(sites)
+
+    def review(self) -> None:
+        """End the sessions of peers that may not stay, by the registry and the clock as they are now."""
+        now = datetime.now(UTC)
+        for session in list(self._sessions.values()):
+            try:
+                session.admitted = admit_again(session.admitted, self._registry, now)
+            except Refused as refused:
+                session.end(f"refused_{refused.reason}", refused.sentence)
+
+    async def stop(self) -> None:
+        """Stop listening; let live sessions finish, then cut them."""
+        if self._runner is None:
+            return
+        for site in list(self._runner.sites):
+            await site.stop()
+        for session in self._sessions.values():
+            session.stop()
+        over = [asyncio.create_task(session.over.wait()) for session in self._sessions.values()]
+        if over:
+            _done, late = await asyncio.wait(over, timeout=DRAIN_TIMEOUT)
+            for task in late:
+                task.cancel()
+        for session in list(self._sessions.values()):
+            session.end("stopping", "the hub is stopping: try again later")
+        await self._runner.cleanup()
+        _http_log.removeFilter(self._count_garbage)
+
+    async def _open(self, request: web.Request) -> web.StreamResponse:
+        """GET /session/{name}: a session, or a refusal with its reason."""
+        try:
+            admitted = self._admit(request)
+        except Refused as refused:
+            self._metrics.connections.labels(f"refused_{refused.reason}").inc()
+            log.event(
+                _log,
+                logging.WARNING,
+                "session refused",
+                peer=request.remote,
+                reason=refused.reason,
+                text=refused.sentence,
+            )
+            return _answer(refused.status, refused.sentence)
+        websocket = web.WebSocketResponse(
+            timeout=CLOSE_TIMEOUT, compress=False, max_msg_size=self._max_frame, autoping=True
+        )
+        if not websocket.can_prepare(request).ok:
+            self._metrics.connections.labels("not_websocket").inc()
+            answer = _answer(426, "this address speaks the trampoline protocol, over a WebSocket")
+            answer.headers["Upgrade"] = "websocket"
+            return answer
+        await websocket.prepare(request)
+        self._metrics.connections.labels("accepted").inc()
+        await self._serve(admitted, websocket, request)
+        return websocket
+
+    def _admit(self, request: web.Request) -> Admitted:
+        transport = request.transport
+        tls = transport.get_extra_info("ssl_object") if transport is not None else None
+        der = tls.getpeercert(binary_form=True) if tls is not None else None
+        key = request.headers.get("X-API-Key")
+        now = datetime.now(UTC)
+        if der is not None and key is not None:
+            raise Refused("two_credentials", FORBIDDEN, "a certificate and an API key: show one of them")
+        if key is not None:
+            return admit_key(key, self._registry, now)
+        if der is None:
+            raise Refused(
+                "no_credential", UNAUTHORIZED, "no certificate and no API key: enrol the sensor first"
+            )
+        try:
+            peer = check_peer(der, authorities=self._authorities, exchange=self._exchange, now=now)
+        except IdentityRefused as refused:
+            raise Refused(refused.reason.value, FORBIDDEN, str(refused)) from None
+        return admit_sensor(peer, self._registry, now)
+
+    async def _serve(
+        self, admitted: Admitted, websocket: web.WebSocketResponse, request: web.Request
+    ) -> None:
+        self._opened += 1
+        session = Session(self._opened, admitted, websocket, self._link, self._metrics)
+        older = None
+        identity = (admitted.participant, admitted.name)
+        if admitted.version == 2:
+            older = self._newest.get(identity)
+            self._newest[identity] = session
+        if older is not None:
+            older.end("superseded", "another session of this sensor was opened")
+        self._sessions[session.number] = session
+        log.event(
+            _log,
+            logging.INFO,
+            "session opened",
+            session=session.number,
+            participant=admitted.participant,
+            sensor=admitted.name,
+            version=admitted.version,
+            peer=request.remote,
+            certificate=admitted.certificate.serial if admitted.certificate is not None else None,
+        )
+        try:
+            with self._metrics.sessions.labels(str(admitted.version)).track_inprogress():
+                await session.run(older, _abort(request))
+        finally:
+            del self._sessions[session.number]
+            if self._newest.get(identity) is session:
+                del self._newest[identity]
+
+    async def _not_found(self, _request: web.Request) -> web.Response:
+        self._metrics.connections.labels("not_found").inc()
+        return _answer(404, "there is nothing here; sensors open /session/NAME")
+
+    def _count_tls_failure(self, reason: str) -> None:
+        self._metrics.connections.labels(f"tls_{reason}").inc()
+
+    def _count_garbage(self, record: logging.LogRecord) -> bool:
+        """A filter on aiohttp's own log, which is where it tells of requests that are no HTTP."""
+        if str(record.msg).startswith("Error handling request"):
+            self._metrics.connections.labels("not_http").inc()
+            record.msg, record.exc_info, record.levelno = (
+                "a request that is no HTTP from %s",
+                None,
+                logging.WARNING,
+            )
+            record.levelname = logging.getLevelName(record.levelno)
+            return True
+        return record.levelno >= logging.WARNING
+
+
+def _authorities(path: Path) -> list[x509.Certificate]:
+    try:
+        return certificates_from_pem(path.read_bytes())
+    except OSError as error:
+        raise ConfigError([f"{path}: the CA's certificate cannot be read: {error.strerror}"]) from None
+    except IdentityError as error:
+        raise ConfigError([f"{path}: {error}"]) from None
+
+
+def _answer(status: int, sentence: str) -> web.Response:
+    answer = web.Response(status=status, text=f"{sentence}\n")
+    answer.force_close()
+    return answer
+
+
+def _abort(request: web.Request) -> Callable[[], None]:
+    transport = request.transport
+
+    def abort() -> None:
+        if transport is not None:
+            transport.abort()
+
+    return abort

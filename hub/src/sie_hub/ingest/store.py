@@ -1,0 +1,235 @@
+"""Putting containers into the RAW stream, each exactly once. docs/explanation/exactly-once.md has the
+argument.
+
+The truth about a sensor's stream is its last message in RAW, or the position in the key-value bucket where
+that is higher (RAW keeps a day, the bucket keeps for ever). A write names the last message that it believes
+in, so that nobody else can have written in between, and a write whose fate is unknown is settled by reading
+the truth again."""
+
+import asyncio
+import secrets
+from collections import OrderedDict
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from enum import Enum
+from typing import Final
+
+from sie_hub.nats_link import (
+    RETRY_WAIT,
+    Fenced,
+    Link,
+    StoredMessage,
+    Unavailable,
+    expect_last_of_subject,
+    name_once,
+)
+from sie_hub.streams import (
+    HEADER_CODEC,
+    HEADER_DIGEST,
+    HEADER_SEQUENCE,
+    HEADER_SOURCE,
+    HEADER_TRANSACTIONS,
+    POSITION,
+    RAW,
+    RAW_SUBJECTS,
+    VERSION_1,
+    Source,
+)
+
+STORE_TIMEOUT: Final = 10.0
+"""Seconds that storing one container may take, restarts of nats-server included, before its session is
+given up. Below the 15 s of silence after which a session that waits for room would be closed for want of
+heartbeats."""
+
+KNOWN_DIGESTS: Final = 1024
+"""How many of a stream's last digests are remembered: 32 windows of 32 containers, some 100 KiB a session."""
+
+
+class Unstorable(Exception):
+    """A container could not be stored in time. The sensor keeps it."""
+
+
+class Fate(Enum):
+    """What became of a container that was to be stored."""
+
+    STORED = "stored"
+    DUPLICATE = "duplicate"
+    CONFLICT = "conflict"
+
+
+@dataclass(frozen=True, slots=True)
+class Arrival:
+    """A container as it arrived. `sequence`, `digest` (hexadecimal) and `transactions`: version 2 only."""
+
+    channel: int
+    data: bytes
+    codec: str
+    sequence: int = 0
+    digest: str = ""
+    transactions: int | None = None
+
+
+class StreamWriter:
+    """The writer of one stream of one sensor. One task may `store` while another one may `record`."""
+
+    def __init__(self, link: Link, source: Source, source_id: int) -> None:
+        self.position = 0
+        self._link = link
+        self._source = source
+        self._source_id = source_id
+        self._last: dict[int, int] = {}  # by channel: the RAW sequence of the stream's last message
+        self._digests: OrderedDict[int, str] = OrderedDict()
+        self._recorded = 0  # the position as the bucket has it
+        self._record_sequence = 0  # the bucket's own sequence of that entry
+
+    async def open(self, channels: frozenset[int]) -> int:
+        """Find the highest stored sequence of the stream, 0 if there is none. Raises `Unstorable`."""
+        async with _in_time("the stream's position could not be read"):
+            await self._link.persist(self._load_position)
+            for channel in sorted(channels):
+                await self._load_channel(channel)
+        return self.position
+
+    async def store(self, arrival: Arrival) -> Fate:
+        """Put a container into RAW unless it is there. Returns when it is on disk. Raises `Unstorable`."""
+        attempted = False
+        async with _in_time(f"container {arrival.sequence} could not be stored"):
+            if arrival.channel not in self._last:
+                await self._load_channel(arrival.channel)
+            while arrival.sequence > self.position:
+                try:
+                    attempted = True
+                    sequence = await self._link.publish(
+                        self._source.raw_subject(arrival.channel),
+                        arrival.data,
+                        self._headers(arrival) | expect_last_of_subject(self._last[arrival.channel]),
+                    )
+                except (Fenced, Unavailable) as failure:
+                    await self._settle(failure)
+                    await self._load_channel(arrival.channel)
+                else:
+                    self._last[arrival.channel] = sequence
+                    self._advance(arrival.sequence, arrival.digest)
+                    return Fate.STORED
+        known = self._digests.get(arrival.sequence)
+        if known is not None and known != arrival.digest:
+            return Fate.CONFLICT
+        # What we tried to write and now find there is our own first copy, not a second one.
+        return Fate.STORED if attempted and known is not None else Fate.DUPLICATE
+
+    async def record(self, sequence: int) -> None:
+        """Bring the position in the bucket up to a stored sequence. Raises `Unstorable`."""
+        async with _in_time(f"position {sequence} could not be recorded"):
+            while self._recorded < sequence:
+                headers = {HEADER_DIGEST: self._digests.get(sequence, "")}
+                try:
+                    self._record_sequence = await self._link.publish(
+                        self._source.position_subject,
+                        str(sequence).encode(),
+                        headers | expect_last_of_subject(self._record_sequence),
+                    )
+                except (Fenced, Unavailable) as failure:
+                    await self._settle(failure)
+                    await self._link.persist(self._load_position)
+                else:
+                    self._recorded = sequence
+
+    async def _load_position(self) -> None:
+        message = await self._link.last_message(POSITION, self._source.position_subject)
+        if message is not None:
+            self._record_sequence = message.sequence
+            self._recorded = max(self._recorded, position_in(message))
+            self._advance(self._recorded, message.headers.get(HEADER_DIGEST, ""))
+
+    async def _load_channel(self, channel: int) -> None:
+        subject = self._source.raw_subject(channel)
+        message = await self._link.persist(lambda: self._link.last_message(RAW, subject))
+        self._last[channel] = message.sequence if message is not None else 0
+        if message is not None:
+            self._advance(message.number(HEADER_SEQUENCE) or 0, message.headers.get(HEADER_DIGEST, ""))
+
+    async def _settle(self, failure: Exception) -> None:
+        if isinstance(failure, Unavailable):
+            await asyncio.sleep(RETRY_WAIT)
+
+    def _advance(self, sequence: int, digest: str) -> None:
+        self.position = max(self.position, sequence)
+        if digest:
+            self._digests[sequence] = digest
+        while len(self._digests) > KNOWN_DIGESTS:
+            self._digests.popitem(last=False)
+
+    def _headers(self, arrival: Arrival) -> dict[str, str]:
+        return _raw_headers(arrival, self._source_id) | {
+            HEADER_SEQUENCE: str(arrival.sequence),
+            HEADER_DIGEST: arrival.digest,
+        }
+
+
+class UploadWriter:
+    """The writer of an upload of version 1, whose containers carry no sequence and are never sent again."""
+
+    def __init__(self, link: Link, participant: str, upload: str, source_id: int) -> None:
+        self._link = link
+        self._source = Source(participant, upload, VERSION_1)
+        self._source_id = source_id
+
+    async def store(self, arrival: Arrival) -> Fate:
+        """Put a container into RAW. Returns when it is on disk. Raises `Unstorable`."""
+        headers = _raw_headers(arrival, self._source_id) | name_once(secrets.token_hex(16))
+        subject = self._source.raw_subject(arrival.channel)
+        async with _in_time("a container could not be stored"):
+            await self._link.persist(lambda: self._link.publish(subject, arrival.data, headers))
+        return Fate.STORED
+
+
+def position_in(message: StoredMessage) -> int:
+    """The sequence that an entry of the position bucket holds; 0 for one that holds something else."""
+    return int(message.data) if message.data.isdigit() else 0
+
+
+async def reconcile(link: Link) -> int:
+    """Bring every position up to what RAW holds, for streams whose writer died between the two writes.
+
+    Returns how many were behind. Waits for nats-server as long as it takes.
+    """
+    behind = 0
+    for subject in await link.persist(lambda: link.subjects(RAW, RAW_SUBJECTS)):
+        _raw, channel, participant, sensor, stream = subject.split(".")
+        if stream == VERSION_1:
+            continue
+        writer = StreamWriter(link, Source(participant, sensor, stream), source_id=0)
+        recorded = await _unhurried(writer, int(channel))
+        behind += writer.position > recorded
+    return behind
+
+
+async def _unhurried(writer: StreamWriter, channel: int) -> int:
+    while True:
+        try:
+            await writer.open(frozenset())
+            recorded = writer.position
+            await writer.open(frozenset({channel}))
+            await writer.record(writer.position)
+        except Unstorable:
+            continue
+        return recorded
+
+
+def _raw_headers(arrival: Arrival, source_id: int) -> dict[str, str]:
+    headers = {HEADER_CODEC: arrival.codec, HEADER_SOURCE: str(source_id)}
+    if arrival.transactions is not None:
+        headers[HEADER_TRANSACTIONS] = str(arrival.transactions)
+    return headers
+
+
+@asynccontextmanager
+async def _in_time(sentence: str) -> AsyncIterator[None]:
+    try:
+        async with asyncio.timeout(STORE_TIMEOUT):
+            yield
+    except TimeoutError:
+        raise Unstorable(
+            f"{sentence} within {STORE_TIMEOUT:.0f} s: the hub's message server is away"
+        ) from None
