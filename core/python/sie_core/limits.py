@@ -20,6 +20,10 @@ MAX_MESSAGE: Final = 32 << 20
 """The largest WebSocket message taken: the receive limit of the deployed sielink library, so that what it
 may send fits."""
 
+MAX_PAYLOAD: Final = 4 << 20
+"""The data of one version-2 payload: eight containers of the default size, and half of the 8 MiB that the
+hub's message server takes in one message."""
+
 WINDOW_PAYLOADS: Final = 32
 """Unacknowledged payloads in flight. At 512 KiB each and 200 ms of round trip: 32 x 512 KiB / 0.2 s = 80
 MiB/s, a thousand times the 5 MB a minute of an extremely busy resolver, so that a backlog of a day drains
@@ -27,7 +31,7 @@ in minutes."""
 
 WINDOW_BYTES: Final = WINDOW_PAYLOADS * CONTAINER_BYTES
 """Unacknowledged octets in flight (16 MiB). One payload more may be started below it, so memory is
-bounded by this and one MAX_MESSAGE."""
+bounded by this and one MAX_PAYLOAD."""
 
 HEARTBEAT: Final = 10.0
 """How often each side of version 2 beats. Silence is noticed after 1.5 times that, 15 s; a container of

@@ -222,8 +222,7 @@ class Accounting:
 
 @dataclass(frozen=True, slots=True)
 class AlertReceived:
-    """The peer says something to a person. The text is made safe for one line of a log. A fatal one
-    closes."""
+    """The peer says something to a person, its text made safe for one line of a log. A fatal one closes."""
 
     level: AlertLevel
     text: str
@@ -531,8 +530,9 @@ class Trampoline:
     def send_ack(self, stream: int, sequence: int) -> None:
         """A version-2 hub: everything of `stream` up to and including `sequence` is stored durably.
 
-        The first one answers the hello with the stream's position (0: nothing stored) and opens the
-        session. Calls between two `outgoing()` become one acknowledgement, of the highest sequence.
+        The first one answers the hello with the stream's position (0: nothing stored) and opens the session;
+        the later ones name payloads that this session has brought. Calls between two `outgoing()` become one
+        acknowledgement, of the highest sequence.
         """
         self._require(
             self.side is Side.HUB and self._stream is not None, "no hello to acknowledge anything to"
@@ -603,7 +603,7 @@ class Trampoline:
             self._enter(State.CLOSING)
 
     def _close_if_both_finished(self) -> None:
-        if self._finish_sent and self._finish_received:
+        if self._finish_sent and self._finish_received and self.state is not State.CLOSED:
             self.finished = True
             self._enter(State.CLOSED, "both sides have finished")
 
@@ -649,22 +649,23 @@ class Trampoline:
             self._silent_after = self._now + factor * self._peer_heartbeat
 
     def _open(self, message: Message) -> list[Event]:
+        events: list[Event] = []
         if message.messageType == ALERT_MESSAGE:
-            alert = self._take_alert(message)
+            events.append(self._take_alert(message))
             if self.state is State.CLOSED:
-                return [alert]
+                return events
         elif message.messageType not in (TOPOLOGY_MESSAGE, HEARTBEAT):
             raise _Broken(f"unexpected message type {message.messageType} before the configuration")
         common = set(self._offered).intersection(message.protocolVersion)
         if not common:
-            offered = ", ".join(str(version) for version in message.protocolVersion[:8]) or "none"
-            raise _Broken(
-                f"no version in common: it offers {offered}, we offer {', '.join(map(str, self._offered))}"
-            )
+            theirs = ", ".join(str(version) for version in message.protocolVersion[:8]) or "none"
+            ours = ", ".join(str(version) for version in self._offered)
+            raise _Broken(f"no version in common: it offers {theirs}, we offer {ours}")
         self.version = max(common)
         self._enter(State.OPEN if self.version == 1 else State.GREETING)
         self._beat()
-        return [Negotiated(self.version)]
+        events.append(Negotiated(self.version))
+        return events
 
     def _dispatch(self, message: Message) -> list[Event]:
         kind = message.messageType
@@ -748,6 +749,8 @@ class Trampoline:
         if not message.HasField("payload"):
             raise _Broken("a data message without a payload")
         payload = message.payload
+        if self.version == 2 and self._acknowledged is None:
+            raise _Broken("data before the position was given")
         if payload.payloadType == ACCOUNTING_RECORD and self.version == 2:
             return [Accounting(_counters(payload.data))]
         if payload.payloadType != NMSG_CONTAINER:
@@ -770,16 +773,16 @@ class Trampoline:
         )
 
     def _payload_2(self, payload: Payload) -> PayloadReceived:
-        if self._acknowledged is None:
-            raise _Broken("a payload before the position was given")
         if payload.stream != self._stream:
             raise _Broken(f"a payload of stream {payload.stream:016x}, the hello named {self._stream:016x}")
         if not self._highest < payload.sequence <= limits.MAX_SEQUENCE:
             raise _Broken(f"payload {payload.sequence} after {self._highest}")
         if payload.compressionType not in (COMPRESSION_NONE, COMPRESSION_ZSTD):
             raise _Broken(f"compression {payload.compressionType} of payload {payload.sequence} is unknown")
-        if not payload.data:
-            raise _Broken(f"payload {payload.sequence} is empty")
+        if not 0 < len(payload.data) <= limits.MAX_PAYLOAD:
+            raise _Broken(
+                f"payload {payload.sequence} of {len(payload.data)} octets, not in 1..{limits.MAX_PAYLOAD}"
+            )
         if hashlib.sha256(payload.data).digest() != payload.digest:
             raise _Broken(f"the digest of payload {payload.sequence} does not match its data")
         self._highest = payload.sequence
@@ -834,7 +837,10 @@ class Trampoline:
             self._highest < payload.sequence <= limits.MAX_SEQUENCE,
             f"payload {payload.sequence} cannot follow {self._highest}",
         )
-        self._require(len(payload.data) > 0, f"payload {payload.sequence} is empty")
+        self._require(
+            0 < len(payload.data) <= limits.MAX_PAYLOAD,
+            f"payload {payload.sequence} of {len(payload.data)} octets, not in 1..{limits.MAX_PAYLOAD}",
+        )
         if payload.compression is Compression.ZSTD:
             target.compressionType = COMPRESSION_ZSTD
         target.stream = payload.stream
