@@ -26,6 +26,6 @@ def _run(arguments: argparse.Namespace) -> int:
     config = load_config(arguments.file)
     print(
         f"{arguments.file}: no mistakes; sensor {config.sensor} of {config.participant}, "
-        f"channel {config.channel}, {len(config.resolvers)} resolver addresses, {len(config.sources)} interfaces"
+        f"channel {config.channel}, {len(config.resolvers)} resolvers, {len(config.sources)} interfaces"
     )
     return EXIT_OK
