@@ -25,10 +25,11 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Followed:
-    """The next message of a stream, and how many before it had vanished before they could be read."""
+    """The next message of a stream, how many before it had vanished unread, and how many come after it."""
 
     message: StoredMessage
     missed: int
+    pending: int
 
 
 class Follower:
@@ -74,8 +75,9 @@ class Follower:
             if sequence > self.next and not self._fresh:
                 await self._forget("a message is missing")
                 break
-            stored = StoredMessage(sequence, message.data, message.headers or {})
-            followed.append(Followed(stored, sequence - self.next))
+            at = message.metadata.timestamp.timestamp()
+            stored = StoredMessage(sequence, message.data, message.headers or {}, at)
+            followed.append(Followed(stored, sequence - self.next, message.metadata.num_pending))
             self.next = sequence + 1
             self._fresh = False
         return followed

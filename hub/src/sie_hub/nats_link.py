@@ -47,16 +47,25 @@ class Fenced(Exception):
 
 @dataclass(frozen=True, slots=True)
 class StoredMessage:
-    """A message of a stream: its sequence in the stream, its data and its headers."""
+    """A message of a stream: its sequence in the stream, its data, its headers, and when it was stored."""
 
     sequence: int
     data: bytes
     headers: Mapping[str, str] = field(default_factory=dict)
+    time: float = 0.0  # Unix seconds
 
     def number(self, header: str) -> int | None:
         """A header's value as a decimal number, or None when it is missing or none."""
         text = self.headers.get(header, "")
         return int(text) if text.isascii() and text.isdecimal() else None
+
+
+@dataclass(frozen=True, slots=True)
+class StreamRange:
+    """The first sequence that a stream still has and the last it has given out; empty when last < first."""
+
+    first: int
+    last: int
 
 
 class Link:
@@ -138,6 +147,11 @@ class Link:
         except nats.js.errors.NotFoundError:
             return None
         return StoredMessage(found.seq or 0, found.data or b"", found.headers or {})
+
+    async def state(self, stream: str) -> StreamRange:
+        """The range of a stream. Raises `Unavailable`."""
+        state = (await self._ask(self.jetstream.stream_info(stream))).state
+        return StreamRange(max(1, state.first_seq), state.last_seq)
 
     async def subjects(self, stream: str, pattern: str) -> dict[str, int]:
         """A stream's subjects that fit a pattern, with their numbers of messages. Raises `Unavailable`."""

@@ -14,8 +14,8 @@ from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
 
 from sie_core import __version__
 from sie_core.settings import ListenAddress
+from sie_core.systemd import Notifier
 from sie_hub import log
-from sie_hub.sdnotify import notify, watchdog_interval
 
 EXIT_OK: Final = 0
 EXIT_FAILURE: Final = 1
@@ -44,6 +44,7 @@ class Unit:
         self.name = name
         self.metrics = CollectorRegistry()
         self.stopping = asyncio.Event()
+        self._notifier = Notifier.from_environment()
         self._moved_at = time.monotonic()
         self._failure: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         ProcessCollector(registry=self.metrics)
@@ -53,8 +54,13 @@ class Unit:
 
     def ready(self, status: str) -> None:
         """Tell the service manager that the unit does its work now."""
-        notify(f"READY=1\nSTATUS={status}")
+        self._notifier.ready(status)
         log.event(_log, logging.INFO, f"ready: {status}", version=__version__)
+
+    def stop(self) -> None:
+        """Ask the unit to stop."""
+        self._notifier.stopping()
+        self.stopping.set()
 
     def progress(self) -> None:
         """Say that the unit's own loop has turned once more."""
@@ -90,13 +96,13 @@ class Unit:
 
     async def feed_watchdog(self) -> None:
         """Feed the watchdog while there is progress. Returns only when nobody watches."""
-        interval = watchdog_interval()
+        interval = self._notifier.watchdog_interval
         if interval is None:
             return
         while True:
-            if time.monotonic() - self._moved_at < interval / 2:
-                notify("WATCHDOG=1")
-            await asyncio.sleep(interval / 4)
+            if time.monotonic() - self._moved_at < interval:
+                self._notifier.watchdog()
+            await asyncio.sleep(interval / 2)
 
     async def run(self, body: Awaitable[None]) -> None:
         """Run the unit's body to its end, or to the first `fail`. Raises UnitFailed."""
@@ -130,7 +136,7 @@ async def _main(name: str, metrics: ListenAddress | None, body: Callable[[Unit],
     unit = Unit(name)
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, _stop, unit)
+        loop.add_signal_handler(number, unit.stop)
     runner = await _serve_metrics(unit, metrics) if metrics is not None else None
     watchdog = asyncio.create_task(unit.feed_watchdog())
     try:
@@ -142,11 +148,6 @@ async def _main(name: str, metrics: ListenAddress | None, body: Callable[[Unit],
         await asyncio.gather(watchdog, return_exceptions=True)
         if runner is not None:
             await runner.cleanup()
-
-
-def _stop(unit: Unit) -> None:
-    notify("STOPPING=1")
-    unit.stopping.set()
 
 
 async def _serve_metrics(unit: Unit, listen: ListenAddress) -> web.AppRunner:

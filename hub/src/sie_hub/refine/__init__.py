@@ -1,0 +1,1 @@
+"""The unit that turns containers of transactions into de-duplicated records of who said what."""

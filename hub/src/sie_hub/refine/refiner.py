@@ -1,0 +1,180 @@
+"""From RAW to SIE: one message of SIE for each window of RAW, each window exactly once.
+
+A message of SIE names the range of RAW that it covers, both ends included; ranges follow one another
+without a gap. So the last message of SIE says where to go on, whatever happened to the process that wrote
+it, and `Nats-Expected-Last-Sequence` lets only the process that has seen it write the next one."""
+
+import asyncio
+import logging
+import secrets
+import time
+from typing import Final
+
+from sie_hub import log
+from sie_hub.follow import Followed, Follower
+from sie_hub.nats_link import RETRY_WAIT, Fenced, Link, StoredMessage, Unavailable, expect_last_of_stream
+from sie_hub.refine.metrics import Metrics
+from sie_hub.refine.window import Output, Window
+from sie_hub.streams import (
+    HEADER_RAW_FIRST,
+    HEADER_RAW_LAST,
+    HEADER_WRITER,
+    MAX_MESSAGE,
+    RAW,
+    SIE,
+    SIE_DEDUPLICATED,
+)
+from sie_hub.unit import Unit, UnitFailed
+
+IDLE: Final = 1.0  # seconds that one look for new containers may take
+UNLIMITED: Final = 1 << 30  # containers in a window: as many as come
+
+_log = logging.getLogger(__name__)
+
+
+class Refiner:
+    """Reads RAW in order, merges what it says, and writes SIE."""
+
+    def __init__(self, unit: Unit, link: Link, window_seconds: float, metrics: Metrics) -> None:
+        self._unit = unit
+        self._link = link
+        self._seconds = window_seconds
+        self._metrics = metrics
+        self._name = secrets.token_hex(8)
+        self._window = Window()
+        self._opened_at = 0.0
+        self._first_stored_at = 0.0
+        self._most = UNLIMITED
+        self._written = 0  # the last sequence of SIE
+
+    async def run(self) -> None:
+        """Refine until the unit is to stop. What is in the open window then is read again next time."""
+        start = await self._unit.unless_stopped(self._link.persist(self._resume))
+        follower = Follower(self._link, RAW, start)
+        self._unit.ready(f"refining from {start} of {RAW}")
+        while not self._unit.stopping.is_set():
+            for followed in await follower.fetch(timeout=self._patience()):
+                await self._add(followed)
+                if self._window.full or self._window.containers >= self._most:
+                    again = await self._publish("size")
+                    if again is not None:
+                        await follower.seek(again)
+                        break
+            if self._window.containers and self._patience() <= 0:
+                again = await self._publish("time")
+                if again is not None:
+                    await follower.seek(again)
+            self._unit.progress()
+        await follower.close()
+
+    async def _resume(self) -> int:
+        """The sequence of RAW to go on from: behind what SIE covers, or where RAW begins if SIE has
+        nothing."""
+        raw = await self._link.state(RAW)
+        self._written = (await self._link.state(SIE)).last
+        message = await self._link.last_message(SIE, SIE_DEDUPLICATED)
+        if message is None:
+            return raw.first
+        covered = message.number(HEADER_RAW_LAST)
+        if covered is None:
+            raise UnitFailed(f"message {message.sequence} of {SIE} names no range of {RAW}: who wrote it?")
+        if covered > raw.last:
+            raise UnitFailed(
+                f"{SIE} covers {RAW} up to {covered}, but {RAW} ends at {raw.last}, so it was made anew: "
+                f"delete {SIE} too once it has been served, and start again"
+            )
+        return covered + 1
+
+    async def _add(self, followed: Followed) -> None:
+        message = followed.message
+        if not self._window.containers:
+            self._opened_at = time.monotonic()
+            self._first_stored_at = message.time
+        began = time.monotonic()
+        # Off the loop, so that metrics and the watchdog go on; the interpreter is free while Rust works.
+        fault = await asyncio.to_thread(self._window.add, message.sequence, message.data, followed.missed)
+        self._metrics.refine_seconds.observe(time.monotonic() - began)
+        self._metrics.pending.set(followed.pending)
+        if followed.missed:
+            log.event(
+                _log,
+                logging.ERROR,
+                f"{followed.missed} containers were gone from {RAW} before they were refined",
+                before=message.sequence,
+            )
+        if fault is not None:
+            log.event(_log, logging.WARNING, "container rejected", sequence=message.sequence, reason=fault)
+
+    def _patience(self) -> float:
+        """Seconds for which to wait for more: until the window is over, and never long."""
+        if not self._window.containers:
+            return IDLE
+        return min(IDLE, self._opened_at + self._seconds - time.monotonic())
+
+    async def _publish(self, reason: str) -> int | None:
+        """Close the window and publish it.
+
+        Returns None, or the sequence of RAW to go back to: the records did not fit one message, and the next
+        window will be made of half as many containers.
+        """
+        output = await asyncio.to_thread(self._window.close)
+        self._window = Window()
+        too_large = len(output.data) > MAX_MESSAGE
+        if too_large and output.containers > 1:
+            self._most = output.containers // 2
+            self._metrics.divided.inc()
+            log.event(
+                _log,
+                logging.WARNING,
+                f"records of {len(output.data)} octets do not fit a message of {MAX_MESSAGE}: refining again",
+                first=output.first,
+                containers=self._most,
+            )
+            return output.first
+        if too_large:
+            log.event(
+                _log,
+                logging.ERROR,
+                f"container rejected: its records take {len(output.data)} octets, over {MAX_MESSAGE}",
+                sequence=output.last,
+            )
+        began = time.monotonic()
+        await self._unit.unless_stopped(self._write(b"" if too_large else output.data, output))
+        self._most = UNLIMITED
+        self._metrics.publish_seconds.observe(time.monotonic() - began)
+        self._metrics.delay_seconds.observe(max(0.0, time.time() - self._first_stored_at))
+        self._metrics.published(output, reason, too_large=too_large)
+        return None
+
+    async def _write(self, data: bytes, output: Output) -> None:
+        """Write one message of SIE, exactly once, as long as it takes. Raises UnitFailed when fenced by a
+        twin."""
+        headers = {
+            HEADER_RAW_FIRST: str(output.first),
+            HEADER_RAW_LAST: str(output.last),
+            HEADER_WRITER: self._name,
+        }
+        while True:
+            await self._link.wait_up()
+            try:
+                self._written = await self._link.publish(
+                    SIE_DEDUPLICATED, data, headers | expect_last_of_stream(self._written)
+                )
+            except (Fenced, Unavailable) as failure:
+                await asyncio.sleep(RETRY_WAIT)
+                state = await self._link.persist(lambda: self._link.state(SIE))
+                last = await self._link.persist(lambda: self._link.last_message(SIE, SIE_DEDUPLICATED))
+                if last is not None and last.sequence == state.last and _is_that(last, headers):
+                    self._written = last.sequence
+                    return
+                if isinstance(failure, Fenced) or state.last != self._written:
+                    raise UnitFailed(
+                        f"another refine has written message {state.last} of {SIE}; two at once would count "
+                        "everything twice, so this one ends"
+                    ) from None
+            else:
+                return
+
+
+def _is_that(message: StoredMessage, headers: dict[str, str]) -> bool:
+    return all(message.headers.get(name) == value for name, value in headers.items())

@@ -1,0 +1,92 @@
+"""What came from RAW since the last output, merged. No I/O: containers in, one output and its accounts
+out."""
+
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import Final
+
+from sie_core._native import DedupeWindow, FormatError
+from sie_core.limits import MAX_INFLATED
+
+MAX_RECORDS: Final = 50_000
+"""Merged records after which a window is closed early. A record takes some 40 octets compressed, so this
+makes 2 MB; the 8 MiB that a message may have leave room for the container that crosses the line."""
+
+
+@dataclass(frozen=True, slots=True)
+class Output:
+    """A closed window: the records, the range of RAW sequences that they cover, and what became of
+    everything.
+
+    `data` is empty when nothing in the range was worth a record. `counts` sums `DedupeWindow.add`'s accounts.
+    """
+
+    data: bytes
+    first: int
+    last: int
+    containers: int
+    rejected: int
+    lost: int
+    octets: int
+    counts: Counter[str] = field(default_factory=Counter)
+
+
+class Window:
+    """One window. It begins behind the last output: what vanished from RAW in between is part of its
+    range."""
+
+    def __init__(self, max_records: int = MAX_RECORDS) -> None:
+        self._records = DedupeWindow(max_entries=max_records)
+        self._first = 0
+        self._last = 0
+        self._containers = 0
+        self._rejected = 0
+        self._lost = 0
+        self._octets = 0
+        self._counts: Counter[str] = Counter()
+
+    @property
+    def first(self) -> int:
+        """The first RAW sequence that it covers; 0 while it is empty."""
+        return self._first
+
+    @property
+    def containers(self) -> int:
+        """How many containers it has seen, unreadable ones included."""
+        return self._containers
+
+    @property
+    def full(self) -> bool:
+        """Whether it must be closed before the next container."""
+        return self._records.full
+
+    def add(self, sequence: int, container: bytes, missed: int) -> str | None:
+        """Take in the container at a RAW sequence, before which `missed` others have vanished.
+
+        Returns why the container was rejected as a whole, or None.
+        """
+        if self._first == 0:
+            self._first = sequence - missed
+        self._last = sequence
+        self._containers += 1
+        self._lost += missed
+        self._octets += len(container)
+        try:
+            self._counts.update(self._records.add(container, limit=MAX_INFLATED))
+        except FormatError as error:
+            self._rejected += 1
+            return str(error)
+        return None
+
+    def close(self) -> Output:
+        """Take everything out. The window is not used any more after that."""
+        return Output(
+            self._records.take(),
+            self._first,
+            self._last,
+            self._containers,
+            self._rejected,
+            self._lost,
+            self._octets,
+            self._counts,
+        )
