@@ -62,10 +62,14 @@ class StoredMessage:
 
 @dataclass(frozen=True, slots=True)
 class StreamRange:
-    """The first sequence that a stream still has and the last it has given out; empty when last < first."""
+    """The first sequence that a stream still has and the last it has given out; empty when last < first.
+
+    `made` is when the stream was made, as ISO 8601 text: one that is made anew counts from 1 again.
+    """
 
     first: int
     last: int
+    made: str
 
 
 class Link:
@@ -150,8 +154,9 @@ class Link:
 
     async def state(self, stream: str) -> StreamRange:
         """The range of a stream. Raises `Unavailable`."""
-        state = (await self._ask(self.jetstream.stream_info(stream))).state
-        return StreamRange(max(1, state.first_seq), state.last_seq)
+        info = await self._ask(self.jetstream.stream_info(stream))
+        made = info.created.isoformat() if info.created is not None else ""
+        return StreamRange(max(1, info.state.first_seq), info.state.last_seq, made)
 
     async def subjects(self, stream: str, pattern: str) -> dict[str, int]:
         """A stream's subjects that fit a pattern, with their numbers of messages. Raises `Unavailable`."""
