@@ -3,6 +3,7 @@ test."""
 
 import os
 import ssl
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from ipaddress import ip_address
@@ -13,6 +14,8 @@ from cryptography import x509
 
 from sie_core import identity
 from sie_core.identity import Identity, KeyKind, PrivateKey
+
+from .broker import Broker
 
 EXCHANGE = "lab.example"
 
@@ -87,3 +90,19 @@ def pki(tmp_path: Path) -> Pki:
 def other_pki(tmp_path: Path) -> Pki:
     """Another authority, of the same name."""
     return Pki(tmp_path / "other-pki")
+
+
+@pytest.fixture
+def empty_broker(tmp_path: Path) -> Iterator[Broker]:
+    """A nats-server that runs, without any stream."""
+    broker = Broker(tmp_path / "nats")
+    broker.start()
+    yield broker
+    broker.kill()
+
+
+@pytest.fixture
+async def broker(empty_broker: Broker) -> Broker:
+    """A nats-server that runs, with the hub's streams."""
+    await empty_broker.make_streams()
+    return empty_broker

@@ -12,11 +12,12 @@ from pathlib import Path
 import pytest
 from aiohttp import web
 
-from hub.tests.conftest import Pki
 from sie_core.errors import IdentityRefused, Refusal
 from sie_core.identity import check_peer
 from sie_core.settings import ConfigError
 from sie_hub import tls
+
+from .conftest import Pki
 
 LOOPBACK = "127.0.0.1"
 REQUEST = b"GET / HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
