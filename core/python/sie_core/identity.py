@@ -202,7 +202,7 @@ def key_from_request(der: bytes) -> PublicKey:
 
 def make_ca(key: PrivateKey, exchange: str, *, now: datetime, random: Random) -> x509.Certificate:
     """The exchange's issuing CA: self-signed, for signing certificates alone and none below it."""
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, f"{exchange} issuing CA"[-64:])])
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, f"issuing CA of {exchange}"[:64])])
     builder = _builder(
         name,
         name,
@@ -213,7 +213,17 @@ def make_ca(key: PrivateKey, exchange: str, *, now: datetime, random: Random) ->
     )
     builder = builder.add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
     builder = builder.add_extension(_key_usage(signs_certificates=True), critical=True)
+    names = [x509.UniformResourceIdentifier(f"{SCHEME}://{exchange}")]
+    builder = builder.add_extension(x509.SubjectAlternativeName(names), critical=False)
     return builder.sign(key, _hash_for(key))
+
+
+def ca_exchange(certificate: x509.Certificate) -> str | None:
+    """The exchange that a CA of `make_ca` issues for; None for another certificate."""
+    match _names_of(certificate):
+        case [x509.UniformResourceIdentifier(value=uri)] if uri.startswith(f"{SCHEME}://"):
+            return uri.removeprefix(f"{SCHEME}://")
+    return None
 
 
 def issue_sensor_certificate(
@@ -254,17 +264,11 @@ def issue_server_certificate(
 
 def server_names(certificate: x509.Certificate) -> tuple[tuple[str, ...], tuple[Address, ...]]:
     """The DNS names and addresses of a server certificate, sorted; both empty if it has none."""
-    try:
-        names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
-    except x509.ExtensionNotFound:
-        return (), ()
-    addresses = (
-        address for address in names.get_values_for_type(x509.IPAddress) if isinstance(address, Address)
-    )
-    return (
-        tuple(sorted(names.get_values_for_type(x509.DNSName))),
-        tuple(sorted(addresses, key=lambda address: (address.version, int(address)))),
-    )
+    names = _names_of(certificate)
+    dns_names = (name.value for name in names if isinstance(name, x509.DNSName))
+    values = (name.value for name in names if isinstance(name, x509.IPAddress))
+    addresses = (value for value in values if isinstance(value, Address))
+    return tuple(sorted(dns_names)), tuple(sorted(addresses, key=lambda one: (one.version, int(one))))
 
 
 def certificate_to_pem(certificate: x509.Certificate) -> bytes:
@@ -346,6 +350,15 @@ def check_peer(
     )
 
 
+def issued_by(certificate: x509.Certificate, authority: x509.Certificate) -> bool:
+    """Whether an authority signed a certificate, and is named in it as its issuer."""
+    try:
+        certificate.verify_directly_issued_by(authority)
+    except (ValueError, TypeError, InvalidSignature):
+        return False
+    return True
+
+
 def public_key_of(certificate: x509.Certificate) -> PublicKey:
     """The key of a certificate. Raises IdentityError if it is neither Ed25519 nor P-256."""
     try:
@@ -371,21 +384,20 @@ def _load_peer(der: bytes) -> x509.Certificate:
 def _issuer(
     certificate: x509.Certificate, authorities: Collection[x509.Certificate]
 ) -> x509.Certificate | None:
-    for authority in authorities:
-        try:
-            certificate.verify_directly_issued_by(authority)
-        except (ValueError, TypeError, InvalidSignature):
-            continue
-        return authority
-    return None
+    return next((authority for authority in authorities if issued_by(certificate, authority)), None)
+
+
+def _names_of(certificate: x509.Certificate) -> list[x509.GeneralName]:
+    """The subject alternative names, none if there is no such extension."""
+    try:
+        return list(certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value)
+    except x509.ExtensionNotFound:
+        return []
 
 
 def _identity_of(certificate: x509.Certificate) -> Identity:
     serial = serial_text(certificate)
-    try:
-        names = list(certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value)
-    except x509.ExtensionNotFound:
-        names = []
+    names = _names_of(certificate)
     if len(names) != 1 or not isinstance(names[0], x509.UniformResourceIdentifier):
         raise IdentityRefused(Refusal.WRONG_NAME, f"the certificate {serial} does not name one sensor")
     try:

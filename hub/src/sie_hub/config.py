@@ -114,6 +114,12 @@ TABLE: Final = Table(
         help="how many days a sensor's certificate lives",
     ),
     Setting(
+        "enrol.metrics",
+        Listen(loopback_only=True),
+        default="127.0.0.1:9164",
+        help="where enrol answers GET /metrics",
+    ),
+    Setting(
         "ingest.listen",
         ListOf(Listen(), least=1, most=8),
         default=["127.0.0.1:8443"],

@@ -1,0 +1,287 @@
+"""`sie-hub enrol`, `sie-hub ca …` and `sie-hub token …`."""
+
+import argparse
+import json
+import os
+import re
+import sys
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from ipaddress import ip_address
+from pathlib import Path
+
+from sie_core.errors import SieError
+from sie_core.identity import KeyKind
+from sie_core.settings import Config
+from sie_hub.cli import EXIT_FAILURE, EXIT_OK, add_config_argument
+from sie_hub.config import EXCHANGE_NAME, load_config
+from sie_hub.enrol.authority import init_ca, make_server_certificate
+from sie_hub.enrol.tokens import DEFAULT_LIFETIME, MAX_LIFETIME, Token, TokenStore
+from sie_hub.enrol.unit import run_enrol
+from sie_hub.registry import Registry, is_participant_name, is_sensor_name
+from sie_hub.unit import Unit, run_unit
+
+
+def configure(command: str, parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of one of the three commands."""
+    {"enrol": _configure_enrol, "ca": _configure_ca, "token": _configure_token}[command](parser)
+
+
+def _configure_enrol(parser: argparse.ArgumentParser) -> None:
+    add_config_argument(parser)
+    parser.set_defaults(run=_enrol)
+
+
+def _configure_ca(parser: argparse.ArgumentParser) -> None:
+    verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
+
+    init = verbs.add_parser("init", help="make the issuing CA, unless it is there")
+    init.add_argument(
+        "--directory", type=Path, required=True, metavar="DIR", help="where ca.pem and ca.key go"
+    )
+    init.add_argument(
+        "--exchange", type=_exchange, required=True, metavar="NAME", help="the exchange it issues for"
+    )
+    init.add_argument(
+        "--key-type",
+        type=KeyKind,
+        choices=list(KeyKind),
+        default=KeyKind.P256,
+        metavar="TYPE",
+        help="p256 (the default, which every TLS library verifies) or ed25519",
+    )
+    init.set_defaults(run=_speaking(_ca_init))
+
+    server = verbs.add_parser(
+        "server-certificate",
+        help="make a server certificate of the hub, unless one with these names and a third of its life"
+        " left is there",
+    )
+    server.add_argument(
+        "--ca-directory", type=Path, required=True, metavar="DIR", help="where ca.pem and ca.key are"
+    )
+    server.add_argument("--out", type=Path, required=True, metavar="DIR", help="where the certificate goes")
+    server.add_argument(
+        "--as",
+        dest="stem",
+        type=_file_stem,
+        default="server",
+        metavar="NAME",
+        help="the files are NAME.pem and NAME.key (default: server)",
+    )
+    server.add_argument(
+        "--name",
+        type=_exchange,
+        action="append",
+        default=[],
+        metavar="DNS",
+        help="a name of the hub; repeatable",
+    )
+    server.add_argument(
+        "--address", type=ip_address, action="append", default=[], metavar="IP", help="an address; repeatable"
+    )
+    server.set_defaults(run=_speaking(_ca_server_certificate))
+    for verb in (init, server):
+        verb.add_argument("--check", action="store_true", help="say what would change, and change nothing")
+        verb.epilog = "Prints one JSON object: changed, the files, and what the certificate says."
+
+
+def _configure_token(parser: argparse.ArgumentParser) -> None:
+    verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
+
+    issue = verbs.add_parser("issue", help="issue a token, and show it this once")
+    issue.add_argument("--participant", type=_participant, required=True, metavar="NAME")
+    issue.add_argument("--sensor", type=_sensor, required=True, metavar="NAME")
+    issue.add_argument(
+        "--hours",
+        type=_lifetime,
+        default=DEFAULT_LIFETIME,
+        metavar="HOURS",
+        help=f"how long it is good (default: {DEFAULT_LIFETIME // timedelta(hours=1)})",
+    )
+    issue.add_argument(
+        "--unless-valid",
+        action="store_true",
+        help="issue none while the sensor has one that is neither expired nor revoked",
+    )
+    issue.set_defaults(run=_speaking(_token_issue))
+
+    listing = verbs.add_parser("list", help="list tokens, without their texts")
+    listing.add_argument("--participant", type=_participant, metavar="NAME", help="of this participant alone")
+    listing.set_defaults(run=_speaking(_token_list))
+
+    revoke = verbs.add_parser("revoke", help="take a token back")
+    revoke.add_argument("id", help="as `sie-hub token list` shows it")
+    revoke.set_defaults(run=_speaking(_token_revoke))
+
+    for verb in (issue, listing, revoke):
+        add_config_argument(verb)
+        verb.add_argument("--json", action="store_true", help="print one JSON object")
+
+
+def _enrol(arguments: argparse.Namespace) -> int:
+    config = load_config(arguments.config)
+
+    async def body(unit: Unit) -> None:
+        await run_enrol(unit, config)
+
+    return run_unit("enrol", config["enrol.metrics"], body)
+
+
+def _ca_init(arguments: argparse.Namespace) -> int:
+    made = init_ca(
+        arguments.directory,
+        arguments.exchange,
+        arguments.key_type,
+        now=datetime.now(UTC),
+        random=os.urandom,
+        check=arguments.check,
+    )
+    print(json.dumps(made.public()))
+    return EXIT_OK
+
+
+def _ca_server_certificate(arguments: argparse.Namespace) -> int:
+    if not arguments.name and not arguments.address:
+        return _complain("give at least one --name or --address")
+    made = make_server_certificate(
+        arguments.ca_directory,
+        arguments.out,
+        arguments.stem,
+        arguments.name,
+        arguments.address,
+        now=datetime.now(UTC),
+        random=os.urandom,
+        check=arguments.check,
+    )
+    print(json.dumps(made.public()))
+    return EXIT_OK
+
+
+def _token_issue(arguments: argparse.Namespace) -> int:
+    config = load_config(arguments.config)
+    who = f"{arguments.participant}/{arguments.sensor}"
+    fault = _not_enrollable(config, arguments.participant, arguments.sensor)
+    if fault is not None:
+        return _complain(f"no token for {who}: {fault}")
+    now = datetime.now(UTC)
+    token, secret = TokenStore(config["enrol.state"]).issue(
+        arguments.participant,
+        arguments.sensor,
+        now=now,
+        random=os.urandom,
+        lifetime=arguments.hours,
+        unless_valid=arguments.unless_valid,
+    )
+    if arguments.json:
+        shown = {"changed": secret is not None, "user": who, "secret": secret, "token": token.public(now)}
+        print(json.dumps(shown))
+    elif secret is None:
+        print(f"{who} has token {token.id} already, good until {_minute(token.expires)}", file=sys.stderr)
+    else:
+        # The token alone on standard output, so that it can be sent on without passing through a screen.
+        print(f"token {token.id} for {who}, good until {_minute(token.expires)}:", file=sys.stderr)
+        print(secret)
+    return EXIT_OK
+
+
+def _token_list(arguments: argparse.Namespace) -> int:
+    config = load_config(arguments.config)
+    now = datetime.now(UTC)
+    tokens = [
+        token
+        for token in TokenStore(config["enrol.state"]).list()
+        if arguments.participant in (None, token.participant)
+    ]
+    if arguments.json:
+        print(json.dumps({"tokens": [token.public(now) for token in tokens]}))
+        return EXIT_OK
+    for token in tokens:
+        print(_line(token, now))
+    return EXIT_OK
+
+
+def _token_revoke(arguments: argparse.Namespace) -> int:
+    config = load_config(arguments.config)
+    changed = TokenStore(config["enrol.state"]).revoke(arguments.id, now=datetime.now(UTC))
+    if changed is None:
+        return _complain(f"there is no token {arguments.id}")
+    if arguments.json:
+        print(json.dumps({"changed": changed, "id": arguments.id}))
+    else:
+        print(f"token {arguments.id} is revoked{'' if changed else ' already'}")
+    return EXIT_OK
+
+
+def _not_enrollable(config: Config, participant: str, sensor: str) -> str | None:
+    """Why a token would be of no use to a sensor, by the registry; None if it would."""
+    entry = Registry(config["registry"]).sensor(participant, sensor)
+    if entry is None:
+        return f"it is not in the registry, {config['registry']}; add it by `sie-hub registry sensor`"
+    if entry.revoked is not None:
+        return f"it is revoked: {entry.revoked.reason}"
+    return entry.agreement.refusal(datetime.now(UTC).date())
+
+
+def _line(token: Token, now: datetime) -> str:
+    key = f"  key {token.bound_key}" if token.bound_key is not None else ""
+    who = f"{token.participant}/{token.sensor}"
+    return f"{token.id}  {token.state(now):8}  {who:24}  until {_minute(token.expires)}{key}"
+
+
+def _minute(at: datetime) -> str:
+    return at.strftime("%Y-%m-%d %H:%M UTC")
+
+
+def _complain(sentence: str) -> int:
+    print(f"sie-hub: {sentence}", file=sys.stderr)
+    return EXIT_FAILURE
+
+
+def _speaking(run: Callable[[argparse.Namespace], int]) -> Callable[[argparse.Namespace], int]:
+    """Errors become one sentence on standard error and exit code 1."""
+
+    def wrapped(arguments: argparse.Namespace) -> int:
+        try:
+            return run(arguments)
+        except SieError as error:
+            return _complain(str(error))
+        except OSError as error:
+            return _complain(f"{error.filename}: {error.strerror}")
+
+    return wrapped
+
+
+def _exchange(text: str) -> str:
+    if not re.fullmatch(EXCHANGE_NAME, text):
+        raise argparse.ArgumentTypeError(f"{text!r} is no lower-case domain name")
+    return text
+
+
+def _participant(text: str) -> str:
+    if not is_participant_name(text):
+        raise argparse.ArgumentTypeError(f"{text!r} is no name of a participant (1 to 32 of a-z, 0-9 and _)")
+    return text
+
+
+def _sensor(text: str) -> str:
+    if not is_sensor_name(text):
+        raise argparse.ArgumentTypeError(f"{text!r} is no name of a sensor (1 to 32 of a-z, 0-9 and -)")
+    return text
+
+
+def _file_stem(text: str) -> str:
+    if not re.fullmatch(r"[a-z0-9][a-z0-9_-]{0,62}", text):
+        raise argparse.ArgumentTypeError(f"{text!r} is no plain file name")
+    return text
+
+
+def _lifetime(text: str) -> timedelta:
+    most = MAX_LIFETIME // timedelta(hours=1)
+    try:
+        hours = float(text)
+    except ValueError:
+        hours = 0.0
+    if not 0 < hours <= most:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number of hours up to {most}")
+    return timedelta(hours=hours)

@@ -1,0 +1,201 @@
+"""EST (RFC 7030) over aiohttp: `cacerts` and `simpleenroll`.
+
+A client authenticates by HTTP Basic (RFC 7617), `participant/sensor` and its token, inside TLS that
+proves the server alone. Certificates travel as certs-only PKCS #7 in base64; every refusal is one
+sentence of text.
+"""
+
+import asyncio
+import base64
+import binascii
+import logging
+from typing import Final
+
+from aiohttp import hdrs, web
+from aiohttp.typedefs import Handler, Middleware
+from cryptography import x509
+from prometheus_client import CollectorRegistry, Counter
+
+from sie_core import limits
+from sie_core.identity import encode_certs_only, serial_text
+from sie_hub import log
+from sie_hub.enrol.issuing import REFUSALS, Enroller, EnrolmentRefused
+from sie_hub.enrol.tokens import TokenStoreError
+from sie_hub.tls import REASONS as TLS_REASONS
+
+WELL_KNOWN: Final = "/.well-known/est"
+CERTS_ONLY: Final = "application/pkcs7-mime; smime-type=certs-only"
+REQUEST_TYPE: Final = "application/pkcs10"
+
+OUTCOMES: Final = (
+    "enrolled",
+    "enrolled_again",
+    "authorities",
+    "not_found",
+    "not_http",
+    "failed",
+    *(f"refused_{reason}" for reason in REFUSALS),
+    *(f"tls_{reason}" for reason in TLS_REASONS),
+)
+"""What became of a connection or request: exactly one each."""
+
+_log = logging.getLogger(__name__)
+
+
+class Metrics:
+    """What enrol counts."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self.requests = Counter(
+            "sie_hub_enrol_requests",
+            "Connections and requests by what became of them.",
+            ["outcome"],
+            registry=registry,
+        )
+        self.alarms = Counter(
+            "sie_hub_enrol_alarms",
+            "Tokens that were shown with a second key. Each is an alarm.",
+            registry=registry,
+        )
+        for outcome in OUTCOMES:
+            self.requests.labels(outcome)
+
+    def count(self, outcome: str) -> None:
+        """Count one connection or request."""
+        self.requests.labels(outcome).inc()
+
+
+class Est:
+    """The two resources of EST that enrol serves."""
+
+    def __init__(self, enroller: Enroller, authority: x509.Certificate, metrics: Metrics) -> None:
+        self._enroller = enroller
+        self._authorities = _encoded([authority])
+        self._metrics = metrics
+
+    def application(self) -> web.Application:
+        """The aiohttp application."""
+        application = web.Application(
+            client_max_size=limits.MAX_REQUEST, middlewares=[_one_sentence(self._metrics)]
+        )
+        application.on_response_prepare.append(_anonymous)
+        application.router.add_get(f"{WELL_KNOWN}/cacerts", self.cacerts)
+        application.router.add_post(f"{WELL_KNOWN}/simpleenroll", self.simpleenroll)
+        return application
+
+    async def cacerts(self, _request: web.Request) -> web.Response:
+        """RFC 7030, 4.1: the CA's certificate. Who does not trust it already learns nothing from it that
+        can be trusted."""
+        self._metrics.count("authorities")
+        return _certificates(self._authorities)
+
+    async def simpleenroll(self, request: web.Request) -> web.Response:
+        """RFC 7030, 4.2: a certificate for a request and a token."""
+        try:
+            user, token = _credentials(request)
+            der = await _body(request)
+            enrolled = await asyncio.to_thread(self._enroller.enrol, user, token, der)
+        except EnrolmentRefused as refused:
+            return self._refuse(request, refused)
+        except TokenStoreError as error:
+            self._metrics.count("failed")
+            log.event(_log, logging.ERROR, f"cannot enrol: {error}", peer=request.remote)
+            return _sentence(500, "the hub cannot enrol sensors now: try again later")
+        self._metrics.count("enrolled_again" if enrolled.again else "enrolled")
+        log.event(
+            _log,
+            logging.INFO,
+            "enrolled again" if enrolled.again else "enrolled",
+            peer=request.remote,
+            participant=enrolled.identity.participant,
+            sensor=enrolled.identity.sensor,
+            key=enrolled.fingerprint,
+            serial=serial_text(enrolled.certificate),
+            expires=enrolled.certificate.not_valid_after_utc.isoformat(),
+            token=enrolled.token_id,
+        )
+        return _certificates(_encoded([enrolled.certificate]))
+
+    def _refuse(self, request: web.Request, refused: EnrolmentRefused) -> web.Response:
+        self._metrics.count(f"refused_{refused.reason}")
+        if refused.alarm is not None:
+            self._metrics.alarms.inc()
+        log.event(
+            _log,
+            logging.WARNING if refused.alarm is None else logging.CRITICAL,
+            "enrolment refused" if refused.alarm is None else f"ALARM: {refused.alarm}",
+            peer=request.remote,
+            reason=refused.reason,
+            text=str(refused),
+        )
+        response = _sentence(refused.status, str(refused))
+        if refused.status == web.HTTPUnauthorized.status_code:
+            response.headers[hdrs.WWW_AUTHENTICATE] = 'Basic realm="enrolment", charset="UTF-8"'
+        return response
+
+
+def _credentials(request: web.Request) -> tuple[str, str]:
+    """User and password of HTTP Basic."""
+    scheme, _, encoded = request.headers.get(hdrs.AUTHORIZATION, "").partition(" ")
+    try:
+        if scheme.lower() != "basic":
+            raise ValueError(scheme)
+        user, colon, password = base64.b64decode(encoded.strip(), validate=True).decode().partition(":")
+        if not colon or not password:
+            raise ValueError(colon)
+    except ValueError:
+        raise EnrolmentRefused(
+            "no_credentials", "give PARTICIPANT/SENSOR and the token by HTTP Basic authentication"
+        ) from None
+    return user, password
+
+
+async def _body(request: web.Request) -> bytes:
+    """The request in DER. Line breaks are taken wherever a client puts them (RFC 8951, section 3.1)."""
+    if request.content_type != REQUEST_TYPE:
+        raise EnrolmentRefused("bad_request", f"the content type must be {REQUEST_TYPE}")
+    try:
+        text = await request.read()
+        return base64.b64decode(b"".join(text.split()), validate=True)
+    except web.HTTPRequestEntityTooLarge:
+        raise EnrolmentRefused(
+            "bad_request", f"a request is no larger than {limits.MAX_REQUEST} octets"
+        ) from None
+    except binascii.Error:
+        raise EnrolmentRefused("bad_request", "the certificate request must be sent in base64") from None
+
+
+def _encoded(certificates: list[x509.Certificate]) -> bytes:
+    return base64.encodebytes(encode_certs_only(certificates))
+
+
+def _certificates(encoded: bytes) -> web.Response:
+    return web.Response(
+        body=encoded, headers={hdrs.CONTENT_TYPE: CERTS_ONLY, "Content-Transfer-Encoding": "base64"}
+    )
+
+
+def _sentence(status: int, text: str) -> web.Response:
+    response = web.Response(status=status, text=f"{text}\n")
+    response.force_close()
+    return response
+
+
+async def _anonymous(_request: web.Request, response: web.StreamResponse) -> None:
+    """Who asks need not know what the hub is built of."""
+    response.headers[hdrs.SERVER] = "sie-hub"
+
+
+def _one_sentence(metrics: Metrics) -> Middleware:
+    @web.middleware
+    async def middleware(request: web.Request, handler: Handler) -> web.StreamResponse:
+        try:
+            return await handler(request)
+        except web.HTTPException as error:
+            metrics.count("not_found")
+            response = _sentence(error.status, f"{error.reason}: this address speaks EST under {WELL_KNOWN}/")
+            if hdrs.ALLOW in error.headers:
+                response.headers[hdrs.ALLOW] = error.headers[hdrs.ALLOW]
+            return response
+
+    return middleware

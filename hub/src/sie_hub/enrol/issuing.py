@@ -1,0 +1,164 @@
+"""The decision behind `simpleenroll`: who asks, with what token, for which key, and what the registry
+says."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Final
+
+from cryptography import x509
+
+from sie_core import identity
+from sie_core.errors import RequestRefused
+from sie_core.identity import Identity, PrivateKey, PublicKey, Random
+from sie_hub.enrol.tokens import OtherKey, Token, TokenRefused, TokenStore
+from sie_hub.registry import Registry
+
+_STATUS: Final = {
+    "no_credentials": 401,
+    "unknown_token": 401,
+    "bad_request": 400,
+    "used_up": 429,
+}
+_OTHERWISE: Final = 403
+
+REFUSALS: Final = (
+    "no_credentials",
+    "unknown_token",
+    "other_sensor",
+    "expired_token",
+    "revoked_token",
+    "used_up",
+    "other_key",
+    "bad_request",
+    "unknown_sensor",
+    "revoked_sensor",
+    "revoked_certificate",
+    "agreement",
+)
+"""Every `reason` of EnrolmentRefused."""
+
+
+class EnrolmentRefused(Exception):
+    """No certificate for this request: `reason` for the counter, the text for both sides."""
+
+    def __init__(self, reason: str, sentence: str, alarm: str | None = None) -> None:
+        super().__init__(sentence)
+        self.reason = reason
+        self.alarm = alarm
+        """What the hub's operator must know beyond the sentence, if this is more than a mistake."""
+
+    @property
+    def status(self) -> int:
+        """The HTTP status (RFC 7030, section 4.2.3)."""
+        return _STATUS.get(self.reason, _OTHERWISE)
+
+
+@dataclass(frozen=True, slots=True)
+class Enrolled:
+    """A certificate that was issued, and what both sides log of it."""
+
+    identity: Identity
+    certificate: x509.Certificate
+    fingerprint: str
+    token_id: str
+    again: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Authority:
+    """The issuing CA and the exchange it issues for."""
+
+    exchange: str
+    certificate: x509.Certificate
+    key: PrivateKey
+    days: int
+
+
+class Enroller:
+    """Issues certificates to sensors that the registry knows and that show their token."""
+
+    def __init__(
+        self,
+        authority: Authority,
+        registry: Registry,
+        tokens: TokenStore,
+        *,
+        clock: Callable[[], datetime],
+        random: Random,
+    ) -> None:
+        self._authority = authority
+        self._registry = registry
+        self._tokens = tokens
+        self._clock = clock
+        self._random = random
+
+    def enrol(self, user: str, token: str, request: bytes) -> Enrolled:
+        """A certificate for the key of a PKCS #10 request (DER).
+
+        `user` is `participant/sensor`. Of the request only the key is used.
+
+        Raises EnrolmentRefused and TokenStoreError.
+        """
+        now = self._clock()
+        wanted = self._identity(user)
+        who = (wanted.participant, wanted.sensor)
+        try:
+            known = self._tokens.check(*who, token, now=now)
+            key = identity.key_from_request(request)
+            self._check_registry(wanted, known, now)
+            fingerprint = identity.fingerprint(key)
+            used, certificate = self._tokens.redeem(
+                *who, token, fingerprint, now=now, issue=lambda: self._issue(key, wanted, now)
+            )
+        except OtherKey as refused:
+            alarm = (
+                f"token {refused.token.id} of {wanted} is bound to the key {refused.token.bound_key} since"
+                f" {refused.token.bound_at} and was shown with {fingerprint}: one of them is not the sensor's"
+            )
+            raise EnrolmentRefused(refused.reason, str(refused), alarm) from None
+        except TokenRefused as refused:
+            raise EnrolmentRefused(refused.reason, str(refused)) from None
+        except RequestRefused as refused:
+            raise EnrolmentRefused("bad_request", str(refused)) from None
+        return Enrolled(wanted, certificate, fingerprint, used.id, again=len(used.issued) > 1)
+
+    def _issue(self, key: PublicKey, wanted: Identity, now: datetime) -> x509.Certificate:
+        authority = self._authority
+        return identity.issue_sensor_certificate(
+            key,
+            wanted,
+            authority.certificate,
+            authority.key,
+            now=now,
+            random=self._random,
+            days=authority.days,
+        )
+
+    def _identity(self, user: str) -> Identity:
+        participant, _, sensor = user.partition("/")
+        try:
+            return Identity(self._authority.exchange, participant, sensor)
+        except ValueError:
+            raise EnrolmentRefused(
+                "no_credentials", "the user name must be PARTICIPANT/SENSOR, the password the token"
+            ) from None
+
+    def _check_registry(self, wanted: Identity, token: Token, now: datetime) -> None:
+        sensor = self._registry.sensor(wanted.participant, wanted.sensor)
+        if sensor is None:
+            raise EnrolmentRefused(
+                "unknown_sensor", f"{wanted} is not in the registry of {self._authority.exchange}"
+            )
+        if sensor.revoked is not None:
+            raise EnrolmentRefused("revoked_sensor", f"{wanted} is revoked: {sensor.revoked.reason}")
+        agreement = sensor.agreement.refusal(now.date())
+        if agreement is not None:
+            raise EnrolmentRefused("agreement", f"{wanted} cannot enrol: {agreement}")
+        # Whoever has the key of a revoked certificate may have the token too, so that token is spent.
+        if any(one.serial in sensor.revoked_serials for one in token.issued):
+            raise EnrolmentRefused(
+                "revoked_certificate",
+                "a certificate that was issued on this token is revoked: ask the exchange's operator for"
+                " a new token",
+            )

@@ -1,0 +1,312 @@
+"""One-time enrolment tokens, as files in enrol's own state directory.
+
+A token lets one sensor obtain its certificate. It is 256 random bits, shown once when it is issued and
+kept only as its SHA-256; at that entropy a plain hash cannot be reversed by guessing. It is good for one
+participant and sensor, until it expires, and for one key: the first use binds it to the key of that
+request. The same key may ask again (the answer may have been lost on its way), any other is refused.
+
+Two processes write here, `sie-hub enrol` and `sie-hub token`, each under the lock of the directory:
+
+    DIRECTORY/lock                    flock(2) around every change
+    DIRECTORY/tokens/<id>.json        one token; <id> is the beginning of its hash
+"""
+
+import base64
+import fcntl
+import hashlib
+import hmac
+import json
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any, Final
+
+from cryptography import x509
+
+from sie_core import limits
+from sie_core.errors import SieError
+from sie_core.files import replace_file
+from sie_core.identity import serial_text
+
+ID_DIGITS: Final = 16
+"""Hexadecimal digits of the hash that name a token: 64 bits, so that no two of a few thousand meet."""
+
+DEFAULT_LIFETIME: Final = timedelta(days=7)
+"""From the onboarding engineer's command to the participant's play: a working week and its weekend."""
+
+MAX_LIFETIME: Final = timedelta(days=90)
+"""A token that lies about longer is more likely forgotten than awaited."""
+
+MAX_ISSUED: Final = 20
+"""Certificates for one token. One is needed; the others are repetitions after answers that got lost."""
+
+
+_ASK_FOR_ANOTHER: Final = "ask the exchange's operator for a new one"
+
+
+class TokenStoreError(SieError):
+    """The directory of tokens cannot be read or written: the sentence says where and why."""
+
+
+class TokenRefused(SieError):
+    """A token does not open what was asked for: `reason` for the counter, the text for both sides."""
+
+    def __init__(self, reason: str, sentence: str) -> None:
+        super().__init__(sentence)
+        self.reason = reason
+
+
+class OtherKey(TokenRefused):
+    """A token that is bound to one key was shown with another: somebody else has the token. An alarm."""
+
+    def __init__(self, token: "Token") -> None:
+        super().__init__(
+            "other_key",
+            "this token has been used by another key: if that was not this sensor's, tell the exchange's"
+            " operator",
+        )
+        self.token = token
+
+
+@dataclass(frozen=True, slots=True)
+class Issued:
+    """One certificate that was issued on a token. Times are UTC, to the second."""
+
+    serial: str
+    at: datetime
+    not_after: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Token:
+    """Everything that is kept of a token. Its text is not."""
+
+    id: str
+    sha256: str
+    participant: str
+    sensor: str
+    created: datetime
+    expires: datetime
+    revoked: datetime | None = None
+    bound_key: str | None = None
+    """The fingerprint of the key that used it first (`sie_core.identity.fingerprint`)."""
+    bound_at: datetime | None = None
+    issued: tuple[Issued, ...] = ()
+
+    def state(self, now: datetime) -> str:
+        """`revoked`, `expired`, `used` (by the key that it is bound to, which may ask again) or `open`."""
+        if self.revoked is not None:
+            return "revoked"
+        if now >= self.expires:
+            return "expired"
+        return "open" if self.bound_key is None else "used"
+
+    def public(self, now: datetime) -> dict[str, Any]:
+        """What `sie-hub token list --json` shows."""
+        return {
+            "id": self.id,
+            "participant": self.participant,
+            "sensor": self.sensor,
+            "state": self.state(now),
+            "created": self.created.isoformat(),
+            "expires": self.expires.isoformat(),
+            "bound_key": self.bound_key,
+            "bound_at": self.bound_at.isoformat() if self.bound_at else None,
+            "issued": [
+                {"serial": one.serial, "at": one.at.isoformat(), "not_after": one.not_after.isoformat()}
+                for one in self.issued
+            ],
+        }
+
+
+class TokenStore:
+    """The tokens under one directory, which is made if it is not there."""
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+        self._tokens = directory / "tokens"
+
+    def issue(
+        self,
+        participant: str,
+        sensor: str,
+        *,
+        now: datetime,
+        random: Callable[[int], bytes],
+        lifetime: timedelta = DEFAULT_LIFETIME,
+        unless_valid: bool = False,
+    ) -> tuple[Token, str | None]:
+        """A new token and its text, which is nowhere else and cannot be had again.
+
+        With `unless_valid`, a token of this sensor that is still good is returned instead, with None for its
+        text. Raises ValueError for a lifetime out of range, TokenStoreError.
+        """
+        if not timedelta() < lifetime <= MAX_LIFETIME:
+            raise ValueError(f"a token lives up to {MAX_LIFETIME.days} days, not {lifetime}")
+        now = now.replace(microsecond=0)
+        with self._locked():
+            if unless_valid:
+                for token in self._all():
+                    if (token.participant, token.sensor) == (participant, sensor) and token.state(now) in (
+                        "open",
+                        "used",
+                    ):
+                        return token, None
+            secret = base64.urlsafe_b64encode(random(limits.TOKEN_BYTES)).decode().rstrip("=")
+            digest = _digest(secret)
+            token = Token(digest[:ID_DIGITS], digest, participant, sensor, now, now + lifetime)
+            self._write(token)
+        return token, secret
+
+    def list(self) -> list[Token]:
+        """Every token, the oldest first. Raises TokenStoreError."""
+        with self._locked():
+            return sorted(self._all(), key=lambda token: (token.created, token.id))
+
+    def revoke(self, token_id: str, *, now: datetime) -> bool | None:
+        """Take a token back: True if that changed something, False if it was taken back before, None if there
+        is no such token.
+
+        Raises TokenStoreError.
+        """
+        with self._locked():
+            token = self._read(token_id)
+            if token is None:
+                return None
+            if token.revoked is not None:
+                return False
+            self._write(replace(token, revoked=now.replace(microsecond=0)))
+            return True
+
+    def redeem(
+        self,
+        participant: str,
+        sensor: str,
+        secret: str,
+        key: str,
+        *,
+        now: datetime,
+        issue: Callable[[], x509.Certificate],
+    ) -> tuple[Token, x509.Certificate]:
+        """Use a token for a key (by its fingerprint): the token as it then is, and what `issue` issued.
+
+        All of it happens under the lock, and the record is on disk before this returns: no token ever serves
+        two keys. Whatever `issue` raises is passed on and leaves the token as it was.
+
+        Raises TokenRefused (OtherKey among them) and TokenStoreError.
+        """
+        now = now.replace(microsecond=0)
+        with self._locked():
+            token = self._good(participant, sensor, secret, now)
+            if token.bound_key is not None and not hmac.compare_digest(token.bound_key, key):
+                raise OtherKey(token)
+            if len(token.issued) >= MAX_ISSUED:
+                raise TokenRefused(
+                    "used_up", f"this token has given {MAX_ISSUED} certificates already: {_ASK_FOR_ANOTHER}"
+                )
+            certificate = issue()
+            issued = Issued(serial_text(certificate), now, certificate.not_valid_after_utc)
+            token = replace(
+                token, bound_key=key, bound_at=token.bound_at or now, issued=(*token.issued, issued)
+            )
+            self._write(token)
+            return token, certificate
+
+    def check(self, participant: str, sensor: str, secret: str, *, now: datetime) -> Token:
+        """The token with this text, if it is good for this sensor now.
+
+        Raises TokenRefused and TokenStoreError.
+        """
+        with self._locked():
+            return self._good(participant, sensor, secret, now)
+
+    def _good(self, participant: str, sensor: str, secret: str, now: datetime) -> Token:
+        digest = _digest(secret)
+        token = self._read(digest[:ID_DIGITS])
+        if token is None or not hmac.compare_digest(token.sha256, digest):
+            raise TokenRefused("unknown_token", f"this token is not known here: {_ASK_FOR_ANOTHER}")
+        if (token.participant, token.sensor) != (participant, sensor):
+            raise TokenRefused("other_sensor", f"this token is not for {participant}/{sensor}")
+        state = token.state(now)
+        if state in ("revoked", "expired"):
+            raise TokenRefused(f"{state}_token", f"this token is {state}: {_ASK_FOR_ANOTHER}")
+        return token
+
+    @contextmanager
+    def _locked(self) -> Iterator[None]:
+        try:
+            self._tokens.mkdir(mode=0o700, parents=True, exist_ok=True)
+            owner = self._owner()
+            if owner is not None:
+                os.chown(self._tokens, *owner)
+            path = self._directory / "lock"
+            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+            try:
+                if owner is not None:
+                    os.fchown(descriptor, *owner)
+                fcntl.flock(descriptor, fcntl.LOCK_EX)
+                yield
+            finally:
+                os.close(descriptor)
+        except OSError as error:
+            raise TokenStoreError(
+                f"{error.filename or self._directory}: the tokens cannot be read or written: {error.strerror}"
+            ) from None
+
+    def _owner(self) -> tuple[int, int] | None:
+        """Root leaves its files to the directory's owner, so that the unit can go on with them."""
+        if os.geteuid() != 0:
+            return None
+        status = self._directory.stat()
+        return status.st_uid, status.st_gid
+
+    def _all(self) -> Iterator[Token]:
+        for path in self._tokens.iterdir():
+            if path.suffix == ".json" and not path.name.startswith("."):
+                token = self._read(path.stem)
+                if token is not None:
+                    yield token
+
+    def _read(self, token_id: str) -> Token | None:
+        if len(token_id) != ID_DIGITS or not set(token_id) <= set("0123456789abcdef"):
+            return None
+        path = self._tokens / f"{token_id}.json"
+        try:
+            return _from_json(path.read_bytes())
+        except FileNotFoundError:
+            return None
+        except (ValueError, TypeError, KeyError):
+            raise TokenStoreError(f"{path}: this record of a token is damaged: remove it") from None
+
+    def _write(self, token: Token) -> None:
+        replace_file(self._tokens / f"{token.id}.json", _to_json(token), mode=0o600, owner=self._owner())
+
+
+def _digest(secret: str) -> str:
+    return hashlib.sha256(secret.encode()).hexdigest()
+
+
+def _to_json(token: Token) -> bytes:
+    def encode(value: object) -> str:
+        if isinstance(value, datetime):
+            return value.isoformat()
+        raise TypeError(type(value))
+
+    return (json.dumps(asdict(token), default=encode, indent=1) + "\n").encode()
+
+
+def _from_json(data: bytes) -> Token:
+    raw = json.loads(data)
+    issued = tuple(
+        Issued(one["serial"], _time(one["at"]), _time(one["not_after"])) for one in raw.pop("issued")
+    )
+    for name in ("created", "expires", "revoked", "bound_at"):
+        raw[name] = None if raw[name] is None else _time(raw[name])
+    return Token(**raw, issued=issued)
+
+
+def _time(text: str) -> datetime:
+    return datetime.fromisoformat(text).astimezone(UTC)

@@ -1,0 +1,83 @@
+"""`sie-hub enrol`: the unit."""
+
+import logging
+import os
+from contextlib import ExitStack
+from datetime import UTC, datetime
+from typing import Final
+
+from aiohttp import web
+
+from sie_core import identity
+from sie_core.settings import Config, ConfigError
+from sie_hub.config import credential
+from sie_hub.enrol.authority import AuthorityError, load_ca
+from sie_hub.enrol.est import Est, Metrics
+from sie_hub.enrol.issuing import Authority, Enroller
+from sie_hub.enrol.tokens import TokenStore
+from sie_hub.garbage import counted_garbage
+from sie_hub.registry import Registry
+from sie_hub.tls import TlsSite, server_context
+from sie_hub.unit import Unit, UnitFailed
+
+RELOAD_INTERVAL: Final = 1.0  # seconds between two looks at the registry
+DRAIN_TIMEOUT: Final = 5.0  # seconds for requests under way when the unit is stopped
+
+_http_log = logging.getLogger("sie_hub.enrol.http")
+
+
+async def run_enrol(unit: Unit, config: Config) -> None:
+    """Enrol sensors until the unit is to stop. Raises ConfigError and UnitFailed."""
+    authority = load_authority(config)
+    registry = Registry(config["registry"])
+    metrics = Metrics(unit.metrics)
+    enroller = Enroller(
+        authority,
+        registry,
+        TokenStore(config["enrol.state"]),
+        clock=lambda: datetime.now(UTC),
+        random=os.urandom,
+    )
+    context = server_context(config["enrol.certificate"], credential("tls_key", config["enrol.key"]))
+    application = Est(enroller, authority.certificate, metrics).application()
+    runner = web.AppRunner(
+        application, access_log=None, logger=_http_log, handle_signals=False, shutdown_timeout=DRAIN_TIMEOUT
+    )
+    with ExitStack() as stack:
+        stack.enter_context(counted_garbage(_http_log, lambda: metrics.count("not_http")))
+        await runner.setup()
+        try:
+            for address in config["enrol.listen"]:
+                site = TlsSite(
+                    runner,
+                    address.host,
+                    address.port,
+                    context,
+                    lambda reason: metrics.count(f"tls_{reason}"),
+                )
+                try:
+                    await site.start()
+                except OSError as error:
+                    raise UnitFailed(f"cannot listen on {address}: {error.strerror}") from None
+            key = identity.fingerprint(identity.public_key_of(authority.certificate))
+            unit.ready(f"enrolling on {', '.join(site.name for site in runner.sites)}; the CA's key is {key}")
+            while not unit.stopping.is_set():
+                registry.reload()
+                unit.progress()
+                await unit.sleep(RELOAD_INTERVAL)
+        finally:
+            await runner.cleanup()
+
+
+def load_authority(config: Config) -> Authority:
+    """The issuing CA: the one place in a running hub that reads its key. Raises ConfigError."""
+    try:
+        certificate, key = load_ca(config["ca.certificate"], credential("ca_key", config["ca.key"]))
+    except AuthorityError as error:
+        raise ConfigError([str(error)]) from None
+    exchange = identity.ca_exchange(certificate)
+    if exchange != config["exchange"]:
+        raise ConfigError(
+            [f"{config['ca.certificate']}: this is the CA of {exchange}, not of {config['exchange']}"]
+        )
+    return Authority(config["exchange"], certificate, key, config["enrol.certificate_days"])

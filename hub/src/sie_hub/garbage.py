@@ -1,0 +1,36 @@
+"""Counting what reaches an HTTP port over TLS and is no HTTP.
+
+aiohttp answers it with status 400, closes the connection and tells nobody but its log; so its log is
+where it is counted. The log's line is kept, shortened to one sentence without the octets that were sent.
+"""
+
+import logging
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from aiohttp.http_exceptions import HttpProcessingError
+
+
+@contextmanager
+def counted_garbage(logger: logging.Logger, count: Callable[[], None]) -> Iterator[None]:
+    """Call `count` for each request that is no HTTP, of servers that log to `logger`
+    (`web.AppRunner(logger=…)`)."""
+
+    def look(record: logging.LogRecord) -> bool:
+        error = record.exc_info[1] if record.exc_info else None
+        if not isinstance(error, HttpProcessingError):
+            return record.levelno >= logging.WARNING
+        count()
+        record.msg = "what came from %s over TLS is no HTTP"
+        record.exc_info = None
+        record.levelno = logging.WARNING
+        record.levelname = logging.getLevelName(logging.WARNING)
+        return True
+
+    # aiohttp logs a request whose very method is garbage at DEBUG.
+    logger.setLevel(logging.DEBUG)
+    logger.addFilter(look)
+    try:
+        yield
+    finally:
+        logger.removeFilter(look)
