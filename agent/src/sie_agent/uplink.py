@@ -1,0 +1,318 @@
+"""The uplink: finds a hub that takes the session, again and again, and says in one line why when none does.
+
+The hubs are tried in their order. A round in which none took the session is followed by a pause, longer each
+time; a session that opened makes the next pause short again.
+"""
+
+import asyncio
+import logging
+import random
+import ssl
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Final
+
+from websockets.asyncio.client import ClientConnection, connect
+
+from sie_agent.backoff import Backoff
+from sie_agent.config import AgentConfig
+from sie_agent.refusal import Failure, Refused, explain
+from sie_agent.session import Session
+from sie_agent.spool import Spool
+from sie_core import __version__, limits
+from sie_core.trampoline import AlertLevel
+
+OPEN_TIMEOUT: Final = 15.0
+"""Seconds for TCP, a proxy, TLS and the WebSocket handshake: some six round trips, which take 4 s by
+satellite.
+"""
+
+CLOSE_TIMEOUT: Final = 1.0
+"""Seconds for the WebSocket's closing handshake; whatever mattered was said by the trampoline before."""
+
+IDENTITY_POLL: Final = 5.0
+"""Seconds between looks for a certificate while there is none: an enrolment is noticed at once, as people see
+it.
+"""
+
+DRAIN: Final = 1.5
+"""Seconds that a stop gives to what is pending before it tells the hub that no more comes."""
+
+_log = logging.getLogger(__name__)
+
+
+class State(StrEnum):
+    """Where the uplink is; the values stand in `sie-agent status --json`."""
+
+    STARTING = "starting"
+    NO_IDENTITY = "no_identity"
+    CONNECTING = "connecting"
+    CONNECTED = "connected"
+    REFUSED = "refused"
+    UNREACHABLE = "unreachable"
+    STOPPED = "stopped"
+
+
+@dataclass
+class Counts:
+    """What the uplink has done since the program started."""
+
+    attempts: int = 0
+    sessions: int = 0
+    refusals: int = 0
+    failures: int = 0
+    stream_conflicts: int = 0
+    sent_containers: int = 0
+    sent_octets: int = 0
+
+
+class Uplink:
+    """Carries the spool to the hub until told to stop. Lives in one event loop."""
+
+    def __init__(
+        self,
+        config: AgentConfig,
+        spool: Spool,
+        accounts: Callable[[], Mapping[str, int]],
+        progressed: Callable[[], None],
+    ) -> None:
+        self.state = State.STARTING
+        self.hub: str | None = None
+        """The hub of the session, or of the last attempt."""
+        self.last_error: str | None = None
+        """Why the last attempt or session ended; None while connected."""
+        self.counts = Counts()
+        self._config = config
+        self._spool = spool
+        self._accounts = accounts
+        self._progressed = progressed
+        self._backoff = Backoff(config.retry_min, config.retry_max, random.random)
+        self._session: Session | None = None
+        self._stopping = asyncio.Event()
+        self._loop = asyncio.get_running_loop()
+        self._last_told: tuple[str | None, str] | None = None
+
+    @property
+    def in_flight(self) -> int:
+        """Containers that are sent and not acknowledged."""
+        return 0 if self._session is None else self._session.in_flight
+
+    def wake(self) -> None:
+        """The spool has something new. May be called from any thread."""
+        self._loop.call_soon_threadsafe(self._wake)
+
+    async def run(self) -> None:
+        """Connect, carry, and connect again, until `stop`."""
+        while not self._stopping.is_set():
+            context = self._context()
+            pause = (
+                min(IDENTITY_POLL, self._config.retry_max) if context is None else await self._round(context)
+            )
+            if pause:
+                await self._sleep(pause)
+        self.state = State.STOPPED
+
+    async def stop(self) -> None:
+        """End the session in order, if there is one, and make `run` return."""
+        self._stopping.set()
+        if self._session is not None:
+            await self._session.finish(DRAIN)
+
+    # --- what a session observes
+    # ------------------------------------------------------------------------------
+
+    def opened(self, position: int) -> None:
+        """A hub has taken the session."""
+        self.state = State.CONNECTED
+        self.last_error = None
+        self._last_told = None
+        self.counts.sessions += 1
+        self._backoff.reset()
+        _log.info(
+            "connected to %s: it has stream %016x up to container %d, %d containers are pending",
+            self.hub,
+            self._spool.stream,
+            position,
+            self._spool.ledger.pending_containers,
+        )
+
+    def sent(self, octets: int) -> None:
+        """A container is on its way."""
+        self.counts.sent_containers += 1
+        self.counts.sent_octets += octets
+
+    def alerted(self, level: AlertLevel, text: str) -> None:
+        """The hub says something to a person."""
+        _log.warning("%s says (%s): %s", self.hub, level.name.lower().replace("_", " "), text)
+
+    def progressed(self) -> None:
+        """The session's loop has turned."""
+        self._progressed()
+
+    def accounts(self) -> Mapping[str, int]:
+        """The counters for the hub's ledger."""
+        return self._accounts()
+
+    # --- attempts
+    # ---------------------------------------------------------------------------------------------
+
+    async def _round(self, context: ssl.SSLContext) -> float:
+        """Try each hub once, until one takes the session and it ends; returns how long to pause."""
+        for hub in self._config.hubs:
+            if self._stopping.is_set():
+                return 0.0
+            sessions = self.counts.sessions
+            await self._attempt(hub, context)
+            self._progressed()
+            if self.counts.sessions > sessions:
+                break
+        return self._backoff.pause()
+
+    async def _attempt(self, hub: str, context: ssl.SSLContext) -> None:
+        self.state = State.CONNECTING
+        self.hub = hub
+        self.counts.attempts += 1
+        try:
+            async with self._connect(hub, context) as connection:
+                await self._carry(connection)
+        except Exception as error:  # explain() raises again whatever is no reason but a fault of this program
+            self._failed(explain(_Connection.cause_of(error)))
+
+    def _connect(self, hub: str, context: ssl.SSLContext) -> connect:
+        return connect(
+            f"{hub}/session/{self._config.participant}.{self._config.sensor}",
+            ssl=context,
+            compression=None,
+            user_agent_header=f"sie-agent/{__version__}",
+            open_timeout=OPEN_TIMEOUT,
+            close_timeout=CLOSE_TIMEOUT,
+            ping_interval=None,  # the trampoline has its own heartbeats, which say more
+            max_size=limits.MAX_MESSAGE,
+            create_connection=_Connection,
+        )
+
+    async def _carry(self, connection: ClientConnection) -> None:
+        session = Session(
+            connection,
+            self._spool,
+            self,
+            channel=self._config.channel,
+            window=self._config.window,
+            window_bytes=self._config.window_bytes,
+        )
+        self._session = session
+        try:
+            await session.run()
+        except Refused:
+            if session.conflict:
+                await self._renew_stream()
+            raise
+        finally:
+            self._session = None
+
+    async def _renew_stream(self) -> None:
+        self.counts.stream_conflicts += 1
+        before = self._spool.stream
+        await asyncio.to_thread(self._spool.renew_stream)
+        _log.error(
+            "the hub holds more of stream %016x than this spool ever made: the spool was restored from "
+            "an older copy, or another machine is a copy of this one. Going on in the new stream %016x; up "
+            "to %d transactions may be received twice",
+            before,
+            self._spool.stream,
+            self._spool.ledger.pending,
+        )
+
+    def _failed(self, failure: Failure) -> None:
+        self.last_error = failure.text
+        if failure.refused:
+            self.state = State.REFUSED
+            self.counts.refusals += 1
+        else:
+            self.state = State.UNREACHABLE
+            self.counts.failures += 1
+        if self._last_told != (self.hub, failure.text):
+            self._last_told = (self.hub, failure.text)
+            what = "refused by" if failure.refused else "no session with"
+            _log.warning(
+                "%s %s: %s; trying again every %g to %g s",
+                what,
+                self.hub,
+                failure.text,
+                self._config.retry_min,
+                self._config.retry_max,
+            )
+
+    def _context(self) -> ssl.SSLContext | None:
+        """The TLS settings, made anew for every round, so that a renewed certificate is used as soon as it is
+        there.
+        """
+        config = self._config
+        if not config.certificate.exists() or not config.key.exists():
+            self._without_identity(
+                f"this sensor has no certificate in {config.identity_directory}: run "
+                "`sie-agent identity enrol --token-file FILE`; until then everything is kept in the spool"
+            )
+            return None
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        context.minimum_version = ssl.TLSVersion.TLSv1_3
+        try:
+            context.load_verify_locations(config.ca)
+        except OSError as error:
+            self._without_identity(f"{config.ca} cannot be used to check the hub: {_of_file(error)}")
+            return None
+        try:
+            context.load_cert_chain(config.certificate, config.key)
+        except OSError as error:
+            self._without_identity(f"{config.certificate} and {config.key} cannot be used: {_of_file(error)}")
+            return None
+        return context
+
+    def _without_identity(self, text: str) -> None:
+        self.state = State.NO_IDENTITY
+        self.hub = None
+        self.last_error = text
+        if self._last_told != (None, text):
+            self._last_told = (None, text)
+            _log.error("%s", text)
+
+    def _wake(self) -> None:
+        if self._session is not None:
+            self._session.wake()
+
+    async def _sleep(self, seconds: float) -> None:
+        try:
+            async with asyncio.timeout(seconds):
+                await self._stopping.wait()
+        except TimeoutError:
+            return
+
+
+class _Connection(ClientConnection):
+    """A connection that keeps what it was lost by.
+
+    In TLS 1.3 a server's alert about the client's certificate comes after the client's side of the handshake
+    is over, so it meets the wait for the HTTP answer, and the library reports only that no answer came.
+    """
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        super().connection_lost(exc)
+        if exc is not None and self.protocol.handshake_exc is not None:
+            self.protocol.handshake_exc.__cause__ = exc
+
+    @staticmethod
+    def cause_of(error: Exception) -> Exception:
+        """The TLS error that an error of the library stands for, if there is one; otherwise itself."""
+        cause: BaseException | None = error
+        while cause is not None:
+            if isinstance(cause, ssl.SSLError):
+                return cause
+            cause = cause.__cause__
+        return error
+
+
+def _of_file(error: OSError) -> str:
+    if isinstance(error, ssl.SSLError):
+        return (error.reason or str(error)).lower().replace("_", " ")
+    return error.strerror or str(error)
