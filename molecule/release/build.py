@@ -1,6 +1,6 @@
-"""Build the releases that the Ansible roles install offline: one tar per program.
+"""Build what is released: the Ansible collection, and the programs that its roles install offline.
 
-A release `sie-agent-0.1.0-<digest>.tar` holds one folder of the same name:
+A program's release `sie-agent-0.1.0-<digest>.tar` holds one folder of the same name:
 
     manifest.json              program, version, Python tags and the SHA-256 of every other file
     requirements-cp311.txt     hash-locked, one per Python tag; names no registry
@@ -8,7 +8,7 @@ A release `sie-agent-0.1.0-<digest>.tar` holds one folder of the same name:
 
 The digest covers what the release is made from (sources, requirements-dev.lock, this folder), so an unchanged
 tree finds its release in the cache and builds nothing. Versions are those of requirements-dev.lock: what was
-tested is what is shipped. Prints one JSON object {program: path} on standard output, progress on standard
+tested is what is shipped. Prints one JSON object {what: path} on standard output, progress on standard
 error.
 """
 
@@ -40,7 +40,8 @@ WHEEL_PLATFORMS = (
     "manylinux2010_x86_64",
     "manylinux1_x86_64",
 )
-KEPT_RELEASES = 3  # per program in the cache; older ones go when a new one is built
+COLLECTION = "collections/ansible_collections/sie_europe/passive_dns"
+KEPT_RELEASES = 3  # of each kind in the cache; older ones go when a new one is built
 DIGEST_LENGTH = 12  # hex digits in a release's name: enough to tell one tree from another
 UNSOURCED = {"__pycache__", "target", "tests", ".mypy_cache", ".ruff_cache", ".pytest_cache"}
 
@@ -56,7 +57,8 @@ class Program:
 
 PROGRAMS = {
     "agent": Program("sie-agent", "agent"),
-    "hub": Program("sie-hub", "hub"),
+    # sie_hub.serve.engine loads the database's extension directly; the package around it would pull these in.
+    "hub": Program("sie-hub", "hub", unneeded=("pandas", "pyarrow")),
 }
 
 
@@ -133,13 +135,14 @@ def own_wheel(folder: str, cache: Path) -> Path:
     kept = cache / "wheels" / f"{folder}-{digest(source_files(REPOSITORY / folder))}"
     if not kept.is_dir():
         say(f"building the wheel of {folder}/")
-        scratch = Path(tempfile.mkdtemp(dir=kept.parent))
-        if folder == "core":
-            run(["maturin", "build", "--release", "--quiet", "--out", scratch], cwd=REPOSITORY / folder)
-        else:
-            build = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d"]
-            run([*build, scratch], cwd=REPOSITORY / folder)
-        scratch.rename(kept)
+        with tempfile.TemporaryDirectory(dir=kept.parent) as scratch:
+            built = Path(scratch, "built")
+            if folder == "core":
+                run(["maturin", "build", "--release", "--quiet", "--out", built], cwd=REPOSITORY / folder)
+            else:
+                hatch = [sys.executable, "-m", "hatchling", "build", "--target", "wheel"]
+                run([*hatch, "--directory", str(built)], cwd=REPOSITORY / folder)
+            built.rename(kept)
     (wheel,) = kept.glob("*.whl")
     return wheel
 
@@ -224,11 +227,32 @@ def pack(folder: Path, archive: Path) -> None:
     partial.rename(archive)
 
 
-def build(program: Program, cache: Path) -> Path:
+def build_collection(cache: Path) -> Path:
+    """The collection's archive for the tree as it is: from the cache, or made now."""
+    kept = cache / "releases" / f"collection-{digest(source_files(REPOSITORY / COLLECTION))}"
+    if not kept.is_dir():
+        with tempfile.TemporaryDirectory(dir=kept.parent) as scratch:
+            built = Path(scratch, "built")
+            run(
+                ["ansible-galaxy", "collection", "build", "--output-path", str(built)],
+                cwd=REPOSITORY / COLLECTION,
+            )
+            built.rename(kept)
+    keep_newest(kept.parent, "collection-*")
+    (archive,) = kept.glob("*.tar.gz")
+    return archive
+
+
+def keep_newest(folder: Path, pattern: str) -> None:
+    """Remove all but the newest of what `pattern` finds."""
+    found = sorted(folder.glob(pattern), key=lambda path: path.stat().st_mtime, reverse=True)
+    for old in found[KEPT_RELEASES:]:
+        shutil.rmtree(old) if old.is_dir() else old.unlink()
+
+
+def build_program(program: Program, cache: Path) -> Path:
     """The release of `program` for the tree as it is: from the cache, or made now."""
     releases = cache / "releases"
-    releases.mkdir(parents=True, exist_ok=True)
-    (cache / "wheels").mkdir(exist_ok=True)
     sources = [path for folder in ("core", program.folder) for path in source_files(REPOSITORY / folder)]
     made_from = digest([*sources, LOCK, INSTALLER, Path(__file__).resolve()])
     name = f"{program.name}-{project(program.folder)['version']}-{made_from}"
@@ -239,29 +263,33 @@ def build(program: Program, cache: Path) -> Path:
             pack(Path(scratch, name), archive)
         say(f"{archive.name}: {archive.stat().st_size / 1e6:.1f} MB")
     archive.touch()
-    for old in sorted(releases.glob(f"{program.name}-*.tar"), key=lambda path: -path.stat().st_mtime)[
-        KEPT_RELEASES:
-    ]:
-        old.unlink()
+    keep_newest(releases, f"{program.name}-*.tar")
     return archive
 
 
 def main() -> int:
     """Command line; exit codes 0 built, 1 a step failed."""
     default = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache", "sie-fleet")
-    parser = argparse.ArgumentParser(description="Build the releases that the roles install offline.")
-    parser.add_argument(
-        "programs", nargs="*", metavar="PROGRAM", help=f"of {', '.join(PROGRAMS)}; default: all"
-    )
+    everything = [*PROGRAMS, "collection"]
+    parser = argparse.ArgumentParser(description="Build the collection, and the programs that it installs.")
+    parser.add_argument("wanted", nargs="*", help=f"what to build, of {', '.join(everything)}; default: all")
     parser.add_argument(
         "--cache", type=Path, default=default, help="where wheels and releases are kept (%(default)s)"
     )
     arguments = parser.parse_args()
-    if unknown := set(arguments.programs) - set(PROGRAMS):
-        parser.error(f"no such program: {', '.join(sorted(unknown))}")
-    os.environ.setdefault("CARGO_TARGET_DIR", str(arguments.cache / "target"))
+    wanted: list[str] = arguments.wanted or everything
+    if unknown := set(wanted) - set(everything):
+        parser.error(f"there is no {', '.join(sorted(unknown))}; there are {', '.join(everything)}")
+    cache: Path = arguments.cache
+    os.environ.setdefault("CARGO_TARGET_DIR", str(cache / "target"))
+    made: dict[str, str] = {}
     try:
-        made = {name: str(build(PROGRAMS[name], arguments.cache)) for name in arguments.programs or PROGRAMS}
+        for folder in ("releases", "wheels"):
+            (cache / folder).mkdir(parents=True, exist_ok=True)
+        for name in wanted:
+            made[name] = str(
+                build_program(PROGRAMS[name], cache) if name in PROGRAMS else build_collection(cache)
+            )
     except BuildError as error:
         print(f"release: {error}", file=sys.stderr)
         return 1
