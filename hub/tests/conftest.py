@@ -27,6 +27,11 @@ class Held:
     certificate: Path
     key: Path
 
+    @property
+    def serial(self) -> str:
+        """The serial number as the registry writes it."""
+        return identity.serial_text(x509.load_pem_x509_certificate(self.certificate.read_bytes()))
+
 
 class Pki:
     """An issuing CA and what it issues, in files under one directory."""

@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 import yaml
@@ -61,17 +62,17 @@ class Hub:
     def register(
         self,
         participant: str,
-        sensors: dict[str, object],
+        sensors: Mapping[str, object],
         *,
-        uploads: dict[str, object] | None = None,
-        agreement: dict[str, object] | None = None,
+        uploads: Mapping[str, object] | None = None,
+        agreement: Mapping[str, object] | None = None,
     ) -> None:
         """Write one file of the registry, whole."""
         document = {
             "participant": participant,
-            "agreement": agreement or {"signed": "2026-01-01", "term_days": 365, "renews": True},
-            "sensors": sensors,
-            "uploads": uploads or {},
+            "agreement": dict(agreement or {"signed": "2026-01-01", "term_days": 365, "renews": True}),
+            "sensors": dict(sensors),
+            "uploads": dict(uploads or {}),
         }
         temporary = self.registry / f".{participant}.new"
         temporary.write_text(yaml.safe_dump(document))

@@ -50,6 +50,8 @@ class Sensor:
     alerts: list[str] = field(default_factory=list)
     events: list[object] = field(default_factory=list)
     headers: Mapping[str, str] = field(default_factory=dict)
+    trimmed: set[int] = field(default_factory=set)
+    accounting: Mapping[str, int] = field(default_factory=dict)
     closed_reason: str | None = None
 
     async def session(self, *, until_acknowledged: int | None = None) -> str:
@@ -75,7 +77,8 @@ class Sensor:
                 while True:
                     while opened and trampoline.can_send and sent < len(self.containers):
                         sent += 1
-                        trampoline.send_payload(self._payload(sent), time.monotonic())
+                        if sent not in self.trimmed:
+                            trampoline.send_payload(self._payload(sent), time.monotonic())
                     for message in trampoline.outgoing():
                         await websocket.send_bytes(message)
                     self.in_flight = trampoline.in_flight
@@ -94,6 +97,8 @@ class Sensor:
                             case Acknowledged(_, sequence):
                                 if not opened:
                                     sent = sequence
+                                    if self.accounting:
+                                        trampoline.send_accounting(self.accounting)
                                 opened = True
                                 self.acknowledged = max(self.acknowledged, sequence)
                             case AlertReceived(_, text, _):

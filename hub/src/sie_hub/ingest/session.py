@@ -233,7 +233,7 @@ class Session:
             await self._websocket.close(code=WSCloseCode.UNSUPPORTED_DATA)
             raise _Over("a text message, where the protocol has binary ones alone")
         if message.type is WSMsgType.ERROR:
-            too_large = self._websocket.close_code == WSCloseCode.MESSAGE_TOO_BIG
+            too_large = getattr(message.data, "code", None) == WSCloseCode.MESSAGE_TOO_BIG
             self.outcome = self.outcome or ("too_large" if too_large else "bad_frame")
             raise _Over(f"not a WebSocket message: {message.data}")
         self.outcome = self.outcome or "peer_gone"
