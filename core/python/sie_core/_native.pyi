@@ -9,6 +9,24 @@ Sources: docs/reference/packets-and-transactions.md and docs/reference/container
 from collections.abc import Sequence
 from typing import Any, Final, final
 
+__all__ = [
+    "CaptureError",
+    "Container",
+    "DedupeWindow",
+    "FormatError",
+    "LiveSource",
+    "NativeError",
+    "PcapSource",
+    "Recorder",
+    "WindowFullError",
+    "__version__",
+    "decode",
+    "dedupe_records",
+    "name_from_text",
+    "name_to_text",
+    "reverse_name",
+]
+
 __version__: Final[str]
 
 class NativeError(Exception):
@@ -27,7 +45,8 @@ class WindowFullError(NativeError):
 class PcapSource:
     """Frames from a classic pcap file (either byte order, microseconds or nanoseconds).
 
-    Raises CaptureError if the file cannot be opened or read, FormatError if it is not a classic pcap file.
+    Raises CaptureError if the file cannot be opened or read, FormatError if it is not a classic pcap
+    file.
     """
 
     def __new__(cls, path: str) -> PcapSource:
@@ -40,17 +59,25 @@ class PcapSource:
 class LiveSource:
     """Frames from a network interface (Linux AF_PACKET, TPACKET_V3 ring of ``ring_bytes`` octets).
 
-    The kernel filter built from ``resolvers`` (addresses or CIDR prefixes of both families) is attached before
-    the socket is bound, so that nothing else is ever queued. Needs CAP_NET_RAW. Raises CaptureError.
+    The kernel filter built from ``resolvers`` (addresses or CIDR prefixes of both families) is attached
+    before the socket is bound, so that nothing else is ever queued. Needs CAP_NET_RAW. Raises
+    CaptureError.
     """
 
     def __new__(
-        cls, interface: str, resolvers: Sequence[str], *, promiscuous: bool = False, ring_bytes: int = 16777216
+        cls,
+        interface: str,
+        resolvers: Sequence[str],
+        *,
+        promiscuous: bool = False,
+        ring_bytes: int = 16777216,
     ) -> LiveSource: ...
     def kernel_drops(self) -> int:
         """Packets that passed the filter and found the ring full, since the source was opened."""
     def close(self) -> None:
-        """Give the socket and the ring back. Waits for a ``pump`` in progress; a later ``pump`` raises CaptureError."""
+        """Give the socket and the ring back. Waits for a ``pump`` in progress; a later ``pump`` raises
+        CaptureError.
+        """
 
 @final
 class Container:
@@ -73,10 +100,11 @@ class Container:
 class Recorder:
     """Frames in, containers of base:dnsqr transactions out.
 
-    ``codec``: "zstd" is one zstd frame around one plain NMSG container, "zlib" an NMSG container with flag 0x01,
-    "none" a plain NMSG container. ``container_bytes`` bounds a container before compression (1024 to 1048576);
-    a transaction that is larger by itself gets a container of its own. ``admit_recursion_desired`` lets RD=1 in,
-    for files whose origin is known; live capture never does. Raises NativeError for settings out of range.
+    ``codec``: "zstd" is one zstd frame around one plain NMSG container, "zlib" an NMSG container with
+    flag 0x01, "none" a plain NMSG container. ``container_bytes`` bounds a container before compression
+    (1024 to 1048576); a transaction that is larger by itself gets a container of its own.
+    ``admit_recursion_desired`` lets RD=1 in, for files whose origin is known; live capture never does.
+    Raises NativeError for settings out of range.
     """
 
     def __new__(
@@ -96,10 +124,12 @@ class Recorder:
         admit_recursion_desired: bool = False,
     ) -> Recorder: ...
     def pump(self, source: PcapSource | LiveSource, timeout: float) -> list[Container]:
-        """Read until a container is sealed, ``timeout`` seconds have passed, or the file ends (``at_end``).
+        """Read until a container is sealed, ``timeout`` seconds have passed, or the file ends
+        (``at_end``).
 
-        A container is sealed when full, or ``flush_interval`` after its first transaction: by the wall clock for a
-        live source, by the packets' clock for a file. Raises CaptureError; what was recorded before stays recorded.
+        A container is sealed when full, or ``flush_interval`` after its first transaction: by the wall
+        clock for a live source, by the packets' clock for a file. Raises CaptureError; what was recorded
+        before stays recorded.
         """
     @property
     def at_end(self) -> bool:
@@ -115,11 +145,11 @@ class Recorder:
 def decode(data: bytes, *, limit: int = 16777216) -> list[dict[str, Any]]:
     """Every payload of concatenated containers of any codec, for tools and tests.
 
-    Keys: vid, msgtype, time (float), time_nsec, source, operator, group (0 if unset) and message: a dict with the
-    schema's field names (repeated fields are lists, absent ones are left out, octets are bytes, ``type`` is the
-    enumeration's name) and ``<name>_text`` beside each domain name. A message of another schema is
-    ``{"payload": bytes}``. Payloads whose CRC is wrong are left out. Inflates at most ``limit`` octets in all.
-    Raises FormatError.
+    Keys: vid, msgtype, time (float), time_nsec, source, operator, group (0 if unset) and message: a dict
+    with the schema's field names (repeated fields are lists, absent ones are left out, octets are bytes,
+    ``type`` is the enumeration's name) and ``<name>_text`` beside each domain name. A message of another
+    schema is ``{"payload": bytes}``. Payloads whose CRC is wrong are left out. Inflates at most ``limit``
+    octets in all. Raises FormatError.
     """
 
 @final
@@ -130,26 +160,31 @@ class DedupeWindow:
     def add(self, container: bytes, *, limit: int = 16777216) -> dict[str, int]:
         """Take in every transaction of concatenated containers of any codec; what became of them.
 
-        ``transactions`` = ``observed`` + filtered_type, _rcode, _truncated, _class, _fragmented + rejected_crc,
-        _schema, _malformed, _question. ``records`` (resource records of observed transactions) = ``records_observed`` +
-        records_filtered_meta, _class + ``records_repeated``. ``observations`` counts RRsets seen, ``merged`` those of
-        them that were in the window already. Every key is always there.
-        Raises FormatError if the octets are unreadable as a whole, WindowFullError if there is no room: nothing is
-        added in either case.
+        ``transactions`` = ``observed`` + filtered_type, _rcode, _truncated, _class, _fragmented +
+        rejected_crc, _schema, _malformed, _question. ``records`` (resource records of observed
+        transactions) = ``records_observed`` + records_filtered_meta, _class + ``records_repeated``.
+        ``observations`` counts RRsets seen, ``merged`` those of them that were in the window already.
+        Every key is always there. Raises FormatError if the octets are unreadable as a whole,
+        WindowFullError if there is no room: nothing is added in either case.
         """
     def __len__(self) -> int: ...
+    @property
+    def octets(self) -> int:
+        """About how many octets ``take`` would give before compression."""
     @property
     def full(self) -> bool:
         """Whether ``max_entries`` is reached, so that ``take`` must come before the next ``add``."""
     def take(self) -> bytes:
         """Empty the window into concatenated zlib NMSG containers of SIE dnsdedupe EXPIRATION records.
 
-        Sorted by key (rrname, rrtype, bailiwick, rdata), so that equal windows give equal octets. b"" if empty.
+        Sorted by key (rrname, rrtype, bailiwick, rdata), so that equal windows give equal octets. b"" if
+        empty.
         """
 
 def dedupe_records(data: bytes) -> list[tuple[bytes, int, int, bytes, list[bytes], int, int, int, int]]:
-    """The records of ``DedupeWindow.take``: (rrname wire lower-case, rrtype, rrclass, bailiwick wire, rdata wire
-    sorted by length and then octets, count, time_first, time_last, rrttl). Raises FormatError."""
+    """The records of ``DedupeWindow.take``: (rrname wire lower-case, rrtype, rrclass, bailiwick wire,
+    rdata wire sorted by length and then octets, count, time_first, time_last, rrttl). Raises FormatError.
+    """
 
 def name_to_text(wire: bytes) -> str:
     """Presentation form (RFC 1035 section 5.1, RFC 4343 section 2.1), absolute. Raises FormatError."""

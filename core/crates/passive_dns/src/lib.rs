@@ -1,2 +1,28 @@
-//! Packets, transactions, containers.
+//! Passive DNS, free of I/O: from a captured frame to a container of transactions, and from containers to
+//! observations.
+//!
+//! The sensor's half, in the order in which octets pass through it:
+//! [`frame`] → [`packet`] → [`filter`] → [`transaction`] → [`privacy`] → [`nmsg`], driven by [`recorder`].
+//! [`bpf`] compiles the same filter for the kernel. The hub's half: [`nmsg`] → [`observation`] → [`dedupe`].
+//! [`dns`] holds what both need of RFC 1035.
+//!
+//! Nothing here reads a clock, a file or a socket; times come with the frames. Every input is bounded by
+//! [`limits`], and every frame and payload ends in exactly one counted outcome.
+
 #![forbid(unsafe_code)]
+
+pub mod bpf;
+pub mod checksum;
+pub mod dedupe;
+pub mod dns;
+pub mod error;
+pub mod filter;
+pub mod frame;
+pub mod limits;
+pub mod nmsg;
+pub mod observation;
+pub mod packet;
+pub mod privacy;
+pub mod recorder;
+pub mod resolvers;
+pub mod transaction;

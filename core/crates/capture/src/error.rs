@@ -1,0 +1,41 @@
+//! Why a source gives no frames.
+
+use std::io;
+
+use passive_dns::error::SettingError;
+use thiserror::Error;
+
+#[derive(Debug, Error)]
+pub enum CaptureError {
+    #[error("{path}: {error}")]
+    File { path: String, error: io::Error },
+    #[error("{path}: not a pcap file: {reason}")]
+    NotPcap { path: String, reason: String },
+    #[error("interface {interface}: there is none of this name; `ip link` lists those that there are")]
+    NoInterface { interface: String },
+    #[error(
+        "interface {interface} is down or gone; bring it up (`ip link set dev {interface} up`) and open it again"
+    )]
+    Down { interface: String },
+    #[error(
+        "interface {interface}: its frames are of hardware type {hardware}; only Ethernet, loopback and bare IP are read"
+    )]
+    Hardware { interface: String, hardware: u16 },
+    #[error("interface {interface}: not permitted; capturing needs CAP_NET_RAW")]
+    NotPermitted { interface: String },
+    #[error(
+        "interface {interface}: the kernel has no memory for a filter of {instructions} instructions; give fewer \
+         resolver prefixes or raise net.core.optmem_max"
+    )]
+    FilterMemory { interface: String, instructions: usize },
+    #[error("interface {interface}: {action}: {error}")]
+    System { interface: String, action: &'static str, error: io::Error },
+    #[error("interface {interface}: the kernel wrote a packet beyond its block; capture cannot go on")]
+    Ring { interface: String },
+    #[error("ring_bytes = {given}: must be from {least} to {most}")]
+    RingSize { given: usize, least: usize, most: usize },
+    #[error(transparent)]
+    Setting(#[from] SettingError),
+    #[error("the source is closed")]
+    Closed,
+}

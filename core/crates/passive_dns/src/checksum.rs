@@ -1,0 +1,119 @@
+//! The Internet checksum (RFC 1071) over IPv4 headers and UDP datagrams.
+
+use std::net::IpAddr;
+
+use crate::packet::{Datagram, PROTOCOL_UDP, UDP_HEADER_OCTETS};
+
+/// What the check of a datagram's UDP checksum found; the numbers are those of base:dnsqr.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum UdpChecksum {
+    /// It cannot be checked.
+    Error = 0,
+    /// The sender sent none (the field is zero).
+    Absent = 1,
+    Incorrect = 2,
+    Correct = 3,
+}
+
+/// Where the checksum stands in the UDP header.
+const UDP_CHECKSUM_OFFSET: usize = 6;
+
+/// The one's-complement sum of `octets` as 16-bit words, an odd one padded with zero, on top of `sum`.
+///
+/// The sum of four-octet words is congruent to that of two-octet words modulo 2^16 - 1, and a u64 has room for
+/// 2^32 of them.
+fn add(sum: u64, octets: &[u8]) -> u64 {
+    let mut words = octets.chunks_exact(4);
+    let mut total = sum;
+    for word in &mut words {
+        total += u64::from(u32::from_be_bytes([word[0], word[1], word[2], word[3]]));
+    }
+    let mut last = [0; 4];
+    let rest = words.remainder();
+    last[..rest.len()].copy_from_slice(rest);
+    total + u64::from(u32::from_be_bytes(last))
+}
+
+fn fold(mut sum: u64) -> u16 {
+    while sum > 0xffff {
+        sum = (sum & 0xffff) + (sum >> 16);
+    }
+    sum as u16
+}
+
+/// The header checksum of an IPv4 header, whatever its checksum field holds now.
+pub fn ipv4_header(header: &[u8]) -> u16 {
+    let field = u64::from(u16::from_be_bytes([header[10], header[11]]));
+    // Taking a word from a one's-complement sum is adding its complement.
+    !fold(add(!field & 0xffff, header))
+}
+
+/// The sum of the pseudo-header (RFC 768; RFC 8200 section 8.1) and the whole UDP datagram.
+fn udp_sum(source: &IpAddr, destination: &IpAddr, udp: &[u8]) -> u64 {
+    let mut sum = u64::from(PROTOCOL_UDP) + udp.len() as u64;
+    for address in [source, destination] {
+        sum = match address {
+            IpAddr::V4(address) => add(sum, &address.octets()),
+            IpAddr::V6(address) => add(sum, &address.octets()),
+        };
+    }
+    add(sum, udp)
+}
+
+/// Checks the UDP checksum of a datagram.
+pub fn verify_udp(datagram: &Datagram<'_>) -> UdpChecksum {
+    let udp = datagram.udp();
+    if udp[UDP_CHECKSUM_OFFSET..UDP_HEADER_OCTETS] == [0, 0] {
+        return UdpChecksum::Absent;
+    }
+    match fold(udp_sum(&datagram.source, &datagram.destination, udp)) {
+        0xffff => UdpChecksum::Correct,
+        _ => UdpChecksum::Incorrect,
+    }
+}
+
+/// Writes the right checksum into a UDP datagram, unless its sender chose to send none.
+pub fn renew_udp(source: &IpAddr, destination: &IpAddr, udp: &mut [u8]) {
+    if udp[UDP_CHECKSUM_OFFSET..UDP_HEADER_OCTETS] == [0, 0] {
+        return;
+    }
+    udp[UDP_CHECKSUM_OFFSET..UDP_HEADER_OCTETS].fill(0);
+    let checksum = match !fold(udp_sum(source, destination, udp)) {
+        // Zero would say that there is no checksum (RFC 768).
+        0 => 0xffff,
+        other => other,
+    };
+    udp[UDP_CHECKSUM_OFFSET..UDP_HEADER_OCTETS].copy_from_slice(&checksum.to_be_bytes());
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rfc_1071_example() {
+        // Section 3: the words 0001 f203 f4f5 f6f7 add up to ddf2.
+        assert_eq!(fold(add(0, &[0x00, 0x01, 0xf2, 0x03, 0xf4, 0xf5, 0xf6, 0xf7])), 0xddf2);
+    }
+
+    #[test]
+    fn odd_octets_are_padded_on_the_right() {
+        for length in 0..9 {
+            let octets: Vec<u8> = (1..=length).collect();
+            let words = octets
+                .chunks(2)
+                .map(|word| u64::from(u16::from_be_bytes([word[0], word.get(1).copied().unwrap_or(0)])));
+            assert_eq!(fold(add(0, &octets)), fold(words.sum()), "{length} octets");
+        }
+    }
+
+    #[test]
+    fn ipv4_header_checksum_ignores_the_field() {
+        let mut header: [u8; 20] =
+            [0x45, 0, 0, 0x3c, 0x1c, 0x46, 0x40, 0, 0x40, 17, 0, 0, 192, 0, 2, 53, 198, 51, 100, 1];
+        let checksum = ipv4_header(&header);
+        header[10..12].copy_from_slice(&checksum.to_be_bytes());
+        assert_eq!(fold(add(0, &header)), 0xffff);
+        assert_eq!(ipv4_header(&header), checksum);
+    }
+}

@@ -1,0 +1,64 @@
+//! Every bound in one place, each with its arithmetic.
+
+//------------ Packets -----------------------------------------------------------------------------------------
+
+/// 802.1Q or 802.1ad tags in front of the network header: one customer and one service tag.
+pub const VLAN_TAGS_MAX: usize = 2;
+
+/// IPv6 extension headers skipped in search of UDP. The kernel filter unrolls the search, about ten
+/// instructions each; more than hop-by-hop, destination, routing, destination (RFC 8200 section 4.1) has no
+/// legitimate order.
+pub const EXTENSION_HEADERS_MAX: usize = 4;
+
+//------------ DNS ---------------------------------------------------------------------------------------------
+
+/// RFC 1035 section 2.3.4: the length octets and the root's are included.
+pub const NAME_OCTETS_MAX: usize = 255;
+
+/// RFC 1035 section 2.3.4.
+pub const LABEL_OCTETS_MAX: usize = 63;
+
+/// The decompressed rdata of one RRset. A DNS message is at most 65,535 octets, but pointers of two octets stand
+/// for names of up to 255, so that hostile messages inflate more than a hundredfold. Twice a whole message is
+/// beyond anything that a server could serve uncompressed.
+pub const RRSET_OCTETS_MAX: usize = 2 * 65_535;
+
+//------------ Transactions ------------------------------------------------------------------------------------
+
+/// The largest accepted table: each waiting query costs some 140 octets and its name, so about 1 GiB at most.
+pub const TABLE_ENTRIES_MAX: usize = 1 << 22;
+
+/// Names and packets held by waiting queries. 131,072 queries of 60 octets of name are 8 MiB; with their packets,
+/// of 80 octets, 18 MiB. Reached only by queries far larger than resolvers send.
+pub const PENDING_OCTETS_MAX: usize = 64 << 20;
+
+/// Waiting queries of one initiator, responder, ports and id that a response is compared with. A resolver
+/// repeats a query a handful of times; the bound keeps forged floods of one id from costing quadratic time.
+pub const PAIRING_WALK_MAX: usize = 256;
+
+//------------ Containers --------------------------------------------------------------------------------------
+
+/// What readers of NMSG files accept for one container (nmsg's file buffer).
+pub const CONTAINER_OCTETS_MAX: usize = 1 << 20;
+
+/// nmsg's smallest buffer is 512; two of its transactions do not fit there.
+pub const CONTAINER_OCTETS_MIN: usize = 1024;
+
+/// Payloads of one container: a payload takes 13 octets at the very least, so that 16 MiB, the default limit of
+/// inflation, could hold 1.3 million.
+pub const PAYLOADS_MAX: usize = 1 << 21;
+
+/// Windows that a zstd frame may ask a reader to keep: 2^23 = 8 MiB, what zstd itself recommends readers to
+/// support (RFC 8878 section 3.1.1.1.2).
+pub const ZSTD_WINDOW_LOG_MAX: u32 = 23;
+
+/// The level at which one more step costs 1.7 times the time for 7% of the octets (docs/reference/containers.md).
+pub const ZSTD_LEVEL: i32 = 2;
+
+/// zlib's own default, the best that its readers' peers send.
+pub const ZLIB_LEVEL: u32 = 6;
+
+//------------ Windows -----------------------------------------------------------------------------------------
+
+/// What the records of one window may take: a million of some 150 octets are 150 MB.
+pub const WINDOW_OCTETS_MAX: usize = 512 << 20;

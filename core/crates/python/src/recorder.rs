@@ -1,0 +1,168 @@
+//! The recorder and its containers.
+
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use passive_dns::error::SettingError;
+use passive_dns::frame::FrameSource;
+use passive_dns::nmsg::{self, Envelope};
+use passive_dns::recorder::{self, Counters, Pause, Settings};
+use passive_dns::resolvers::Resolvers;
+use passive_dns_capture::CaptureError;
+use pyo3::prelude::*;
+use pyo3::types::{PyBytes, PyDict};
+
+use crate::error::Error;
+use crate::sources::{LiveSource, PcapSource, lock};
+
+//------------ Container ---------------------------------------------------------------------------------------
+
+#[pyclass(frozen, get_all, module = "sie_core._native")]
+pub struct Container {
+    data: Py<PyBytes>,
+    transactions: u32,
+    first_time: f64,
+    last_time: f64,
+}
+
+fn to_python(py: Python<'_>, containers: Vec<nmsg::Container>) -> Vec<Container> {
+    let one = |container: nmsg::Container| Container {
+        data: PyBytes::new(py, &container.octets).unbind(),
+        transactions: container.payloads,
+        first_time: container.first.as_f64(),
+        last_time: container.last.as_f64(),
+    };
+    containers.into_iter().map(one).collect()
+}
+
+//------------ Recorder ----------------------------------------------------------------------------------------
+
+/// Either kind of source.
+#[derive(FromPyObject)]
+pub enum Source<'py> {
+    Pcap(PyRef<'py, PcapSource>),
+    Live(PyRef<'py, LiveSource>),
+}
+
+#[pyclass(frozen, module = "sie_core._native")]
+pub struct Recorder {
+    inner: Mutex<recorder::Recorder>,
+    at_end: AtomicBool,
+    /// The counters as the last call left them, so that asking for them never waits for a pump.
+    counters: Mutex<Counters>,
+}
+
+/// A number of seconds from Python, at most a century.
+fn seconds(name: &'static str, given: f64) -> Result<Duration, SettingError> {
+    const MOST: f64 = 3.2e9;
+    let wrong = || SettingError::Range {
+        name,
+        given: given.to_string(),
+        least: "0".to_owned(),
+        most: format!("{MOST:e} (seconds)"),
+    };
+    Duration::try_from_secs_f64(given)
+        .ok()
+        .filter(|duration| duration.as_secs_f64() <= MOST)
+        .ok_or_else(wrong)
+}
+
+#[pymethods]
+impl Recorder {
+    #[new]
+    #[pyo3(signature = (
+        resolvers, *, query_timeout = 60.0, table_max = 131_072, keep_query_packets = false,
+        clear_resolver_address = false, source = 0, operator = 0, group = 0, container_bytes = 524_288,
+        flush_interval = 1.0, codec = "zstd", admit_recursion_desired = false
+    ))]
+    #[expect(clippy::too_many_arguments, reason = "they are keywords in Python")]
+    fn new(
+        resolvers: Vec<String>,
+        query_timeout: f64,
+        table_max: usize,
+        keep_query_packets: bool,
+        clear_resolver_address: bool,
+        source: u32,
+        operator: u32,
+        group: u32,
+        container_bytes: usize,
+        flush_interval: f64,
+        codec: &str,
+        admit_recursion_desired: bool,
+    ) -> Result<Self, Error> {
+        let settings = Settings {
+            query_timeout: seconds("query_timeout", query_timeout)?,
+            table_max,
+            keep_query_packets,
+            clear_resolver_address,
+            admit_recursion_desired,
+            envelope: Envelope { source, operator, group },
+            container_octets: container_bytes,
+            flush_interval: seconds("flush_interval", flush_interval)?,
+            codec: codec.parse()?,
+        };
+        Ok(Recorder {
+            inner: Mutex::new(recorder::Recorder::new(Resolvers::parse(&resolvers)?, &settings)?),
+            at_end: AtomicBool::new(false),
+            counters: Mutex::default(),
+        })
+    }
+
+    fn pump(&self, py: Python<'_>, source: Source<'_>, timeout: f64) -> Result<Vec<Container>, Error> {
+        let patience = seconds("timeout", timeout)?;
+        let containers = match &source {
+            Source::Pcap(source) => {
+                let source: &PcapSource = source;
+                py.detach(|| self.pump_source(&mut *lock(&source.inner), patience))
+            }
+            Source::Live(source) => {
+                let source: &LiveSource = source;
+                py.detach(|| match lock(&source.inner).as_mut() {
+                    Some(source) => self.pump_source(source, patience),
+                    None => Err(CaptureError::Closed),
+                })
+            }
+        }?;
+        Ok(to_python(py, containers))
+    }
+
+    #[getter]
+    fn at_end(&self) -> bool {
+        self.at_end.load(Ordering::Relaxed)
+    }
+
+    fn finish(&self, py: Python<'_>) -> Vec<Container> {
+        let containers = py.detach(|| {
+            let mut recorder = lock(&self.inner);
+            let containers = recorder.finish();
+            *lock(&self.counters) = recorder.counters();
+            containers
+        });
+        to_python(py, containers)
+    }
+
+    fn counters<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
+        let counters = lock(&self.counters).clone();
+        let named = PyDict::new(py);
+        for (name, value) in counters.named() {
+            named.set_item(name, value)?;
+        }
+        Ok(named)
+    }
+}
+
+impl Recorder {
+    fn pump_source<S: FrameSource<Error = CaptureError>>(
+        &self,
+        source: &mut S,
+        patience: Duration,
+    ) -> Result<Vec<nmsg::Container>, CaptureError> {
+        let mut recorder = lock(&self.inner);
+        let pause = recorder.pump(source, patience);
+        *lock(&self.counters) = recorder.counters();
+        self.at_end.store(matches!(pause, Ok(Pause::End)), Ordering::Relaxed);
+        pause?;
+        Ok(recorder.take_sealed())
+    }
+}
