@@ -36,6 +36,9 @@ IDENTITY_POLL: Final = 5.0
 it.
 """
 
+TURN: Final = 1.0
+"""Seconds between signs of life in a pause."""
+
 DRAIN: Final = 1.5
 """Seconds that a stop gives to what is pending before it tells the hub that no more comes."""
 
@@ -89,6 +92,7 @@ class Uplink:
         self._progressed = progressed
         self._backoff = Backoff(config.retry_min, config.retry_max, random.random)
         self._session: Session | None = None
+        self._attempting: asyncio.Task[None] | None = None
         self._stopping = asyncio.Event()
         self._loop = asyncio.get_running_loop()
         self._last_told: tuple[str | None, str] | None = None
@@ -114,10 +118,18 @@ class Uplink:
         self.state = State.STOPPED
 
     async def stop(self) -> None:
-        """End the session in order, if there is one, and make `run` return."""
+        """End the session in order, if there is one, and make `run` return: within DRAIN and twice
+        CLOSE_TIMEOUT.
+        """
         self._stopping.set()
+        patience = 0.0
         if self._session is not None:
             await self._session.finish(DRAIN)
+            patience = CLOSE_TIMEOUT
+        if self._attempting is not None:
+            _, unfinished = await asyncio.wait({self._attempting}, timeout=patience)
+            for attempt in unfinished:
+                attempt.cancel()
 
     # --- what a session observes
     # ------------------------------------------------------------------------------
@@ -163,7 +175,15 @@ class Uplink:
             if self._stopping.is_set():
                 return 0.0
             sessions = self.counts.sessions
-            await self._attempt(hub, context)
+            self._attempting = asyncio.create_task(self._attempt(hub, context))
+            try:
+                await self._attempting
+            except asyncio.CancelledError:
+                if not self._stopping.is_set():
+                    raise
+                return 0.0
+            finally:
+                self._attempting = None
             self._progressed()
             if self.counts.sessions > sessions:
                 break
@@ -282,11 +302,15 @@ class Uplink:
             self._session.wake()
 
     async def _sleep(self, seconds: float) -> None:
-        try:
-            async with asyncio.timeout(seconds):
-                await self._stopping.wait()
-        except TimeoutError:
-            return
+        """Wait, turning every second, until the time is over or `stop` is called."""
+        end = self._loop.time() + seconds
+        while not self._stopping.is_set() and (left := end - self._loop.time()) > 0:
+            self._progressed()
+            try:
+                async with asyncio.timeout(min(left, TURN)):
+                    await self._stopping.wait()
+            except TimeoutError:
+                continue
 
 
 class _Connection(ClientConnection):

@@ -1,0 +1,192 @@
+"""`sie-agent run`: the parts put together, started, watched and stopped in order."""
+
+import argparse
+import asyncio
+import dataclasses
+import logging
+import signal
+import time
+from collections.abc import Mapping
+from typing import Final
+
+from sie_agent import log
+from sie_agent.capture import Capture, SpoolWriter
+from sie_agent.cli import EXIT_OK, add_config_argument
+from sie_agent.config import AgentConfig, load_config
+from sie_agent.metrics import MetricsServer
+from sie_agent.recording import recorder_for
+from sie_agent.sources import Interface
+from sie_agent.spool import Spool, open_spool
+from sie_agent.status import LostStatus, Status, UplinkStatus, describe
+from sie_agent.uplink import Uplink
+from sie_core import __version__
+from sie_core._native import Recorder
+from sie_core.systemd import Notifier
+
+CAPTURE_STALL: Final = 10.0
+"""Seconds without a turn of the capture thread after which the watchdog is no longer fed: fifty turns."""
+
+UPLINK_STALL: Final = 60.0
+"""Seconds without a turn of the uplink: it turns every second in a session and in a pause, and an attempt
+ends after 15.
+"""
+
+STATUS_INTERVAL: Final = 1.0
+"""Seconds between looks at the parts."""
+
+_log = logging.getLogger(__name__)
+
+
+class Agent:
+    """The running parts of an agent, and what they say about themselves."""
+
+    def __init__(self, config: AgentConfig, spool: Spool, recorder: Recorder) -> None:
+        """To be made in the event loop that the uplink shall live in."""
+        self._config = config
+        self._spool = spool
+        self.writer = SpoolWriter(spool)
+        self.capture = Capture(
+            recorder,
+            [Interface(source, config.resolvers) for source in config.sources],
+            self.writer.offer,
+        )
+        self.uplink = Uplink(config, spool, self.accounts, self._uplink_progressed)
+        self._uplink_progressed_at = time.monotonic()
+
+    def status(self) -> Status:
+        """The status document. May be called from any thread."""
+        sources = tuple(dataclasses.asdict(source) for source in self.capture.sources())
+        lost = self.writer.lost
+        uplink = self.uplink
+        return describe(
+            self._config,
+            self._spool.stream,
+            self._spool.ledger,
+            running=True,
+            in_flight=uplink.in_flight,
+            lost=LostStatus(lost.queue, lost.disk),
+            uplink=UplinkStatus(
+                state=uplink.state.value,
+                hub=uplink.hub,
+                last_error=uplink.last_error,
+                **dataclasses.asdict(uplink.counts),
+            ),
+            sources=sources,
+            kernel_drops=sum(source["kernel_drops"] for source in sources),
+            counters=dict(self.capture.counters),
+        )
+
+    def accounts(self) -> Mapping[str, int]:
+        """The counters for the hub's ledger."""
+        status = self.status()
+        return {
+            **status.counters,
+            "captured": status.captured,
+            "acknowledged": status.acknowledged,
+            "pending": status.pending,
+            "trimmed": status.trimmed,
+            "lost_queue": status.lost.queue,
+            "lost_disk": status.lost.disk,
+            "kernel_drops": status.kernel_drops,
+        }
+
+    def stalled(self) -> str | None:
+        """Which part has not turned for too long, if one has not."""
+        now = time.monotonic()
+        if now - self.capture.progressed_at > CAPTURE_STALL:
+            return "the capture thread"
+        if now - self._uplink_progressed_at > UPLINK_STALL:
+            return "the uplink"
+        return None
+
+    def _uplink_progressed(self) -> None:
+        self._uplink_progressed_at = time.monotonic()
+
+
+def configure(_command: str, parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of `run`."""
+    add_config_argument(parser)
+    parser.set_defaults(run=_run)
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    config = load_config(arguments.config)
+    log.configure()
+    with open_spool(config.spool_directory, config.spool_max_bytes) as spool:
+        asyncio.run(_serve(config, spool))
+    return EXIT_OK
+
+
+async def _serve(config: AgentConfig, spool: Spool) -> None:
+    notifier = Notifier.from_environment()
+    stopping = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stopping.set)
+    agent = Agent(config, spool, recorder_for(config, "zstd"))
+    metrics = MetricsServer(config.metrics_listen, agent.status)
+    spool.on_append = agent.uplink.wake
+    agent.writer.start()
+    agent.capture.start()
+    uplink = asyncio.create_task(agent.uplink.run())
+    _log.info(
+        "sie-agent %s: sensor %s of %s, channel %d, metrics on port %d",
+        __version__,
+        config.sensor,
+        config.participant,
+        config.channel,
+        metrics.port,
+    )
+    notifier.ready(_summary(agent.status()))
+    try:
+        await _watch(agent, uplink, notifier, stopping)
+    finally:
+        notifier.stopping("writing down what was recorded")
+        await asyncio.to_thread(agent.capture.stop)
+        await asyncio.to_thread(agent.writer.close)
+        await agent.uplink.stop()
+        await uplink
+        metrics.close()
+    ledger = spool.ledger
+    _log.info(
+        "stopped: captured %d = acknowledged %d + pending %d + trimmed %d; lost %d",
+        ledger.captured,
+        ledger.acknowledged,
+        ledger.pending,
+        ledger.trimmed,
+        agent.writer.lost.total,
+    )
+
+
+async def _watch(
+    agent: Agent, uplink: asyncio.Task[None], notifier: Notifier, stopping: asyncio.Event
+) -> None:
+    """Look at the parts until told to stop; feed the watchdog only while they turn."""
+    interval = min(STATUS_INTERVAL, notifier.watchdog_interval or STATUS_INTERVAL)
+    told: str | None = None
+    while not stopping.is_set():
+        stalled = agent.stalled()
+        if stalled is None:
+            notifier.watchdog()
+        elif stalled != told:
+            _log.error("%s does not turn: the watchdog is no longer fed", stalled)
+        told = stalled
+        if agent.capture.failure is not None:
+            raise agent.capture.failure
+        if uplink.done():
+            uplink.result()
+        notifier.status(_summary(agent.status()))
+        try:
+            async with asyncio.timeout(interval):
+                await stopping.wait()
+        except TimeoutError:
+            continue
+
+
+def _summary(status: Status) -> str:
+    """One line for `systemctl status`."""
+    up = sum(1 for source in status.sources if source["up"])
+    return (
+        f"{up} of {len(status.sources)} interfaces up; uplink {status.uplink.state.replace('_', ' ')}; "
+        f"captured {status.captured}, acknowledged {status.acknowledged}, pending {status.pending}"
+    )
