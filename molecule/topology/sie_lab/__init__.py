@@ -1,0 +1,1 @@
+"""The topology that `make lab` and molecule share: images, hosts, wires, name service, control domains."""

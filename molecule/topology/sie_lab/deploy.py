@@ -1,0 +1,248 @@
+"""The product's own playbooks, each run in the control domain that runs it in life.
+
+The hub operator's run here, from the checkout. A participant's run as its own user, in an empty folder, with
+Ansible and what the operator has handed over; nothing else of the project is there.
+"""
+
+import json
+import os
+import re
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from sie_lab import domains
+from sie_lab.machine import (
+    REPOSITORY,
+    CommandError,
+    LabError,
+    Progress,
+    cache,
+    exclusively,
+    run,
+    run_logged,
+    tail,
+)
+from sie_lab.topology import Lab, Participant
+
+NAMESPACE = "sie_europe.passive_dns"
+AGREEMENT_SIGNED = "2026-01-01"
+PROBE_ZONE = "wild.example"
+READER = "analyst"
+ENROL_PORT, INGEST_PORT, SERVE_PORT = 8444, 8443, 8445  # the hub role's defaults
+CONFIGURE = Path(__file__).resolve().parent / "configure_my_sensor.sh"
+TOLD = ("signer", "passphrase")  # what the operator tells a participant by another way
+RECAP = re.compile(r"^\S+\s+:\s+ok=\d+\s+changed=(\d+)", re.MULTILINE)
+
+
+@dataclass(frozen=True)
+class Releases:
+    """What `make bundle` builds."""
+
+    hub: Path
+    agent: Path
+    collection: Path
+
+
+def deploy(lab: Lab, progress: Progress) -> None:
+    """Releases, hub, each participant onboarded, then configured. CommandError shows a failing run's end."""
+    with progress.step("releases") as step:
+        releases = build_releases(lab)
+        step.note = "ready"
+    with progress.step("playbook hub") as step:
+        step.changed = operator_playbook(lab, "hub", hub_inventory(lab, releases))
+    for participant in lab.participants.values():
+        with progress.step(f"playbook onboard_participant, {participant.name}") as step:
+            answers = onboarding_answers(lab, participant, releases)
+            step.changed = operator_playbook(
+                lab, "onboard_participant", hub_inventory(lab, releases), participant.name, answers
+            )
+    for participant in lab.participants.values():
+        with progress.step(f"playbook configure_my_sensor, {participant.name}") as step:
+            step.changed = configure_sensor(lab, participant)
+
+
+def build_releases(lab: Lab) -> Releases:
+    """The releases for the tree as it is; from the cache unless something changed."""
+    with exclusively(cache() / "release.lock"):
+        command: list[str | Path] = [sys.executable, REPOSITORY / "molecule" / "release" / "build.py"]
+        said = run_logged(command, log_of(lab, "releases"), cwd=REPOSITORY, environment=os.environ)
+    paths = json.loads(said[said.index("\n{") :])
+    return Releases(Path(paths["hub"]), Path(paths["agent"]), Path(paths["collection"]))
+
+
+def log_of(lab: Lab, name: str) -> Path:
+    """Where a step's output is kept."""
+    return domains.state(lab) / "logs" / f"{name}.log"
+
+
+def hub_inventory(lab: Lab, releases: Releases) -> dict[str, Any]:
+    """The hub operator's inventory: the hub, and nothing of any participant's."""
+    keys = domains.operator_keys(lab)
+    address = lab.hub.management
+    host = {
+        "ansible_host": address,
+        "ansible_user": "root",
+        "ansible_ssh_private_key_file": str(keys.private),
+        "ansible_ssh_common_args": f"-o UserKnownHostsFile={keys.known_hosts}",
+        "hub_exchange": lab.exchange,
+        "hub_release": str(releases.hub),
+        "hub_names": [address],
+        "hub_listen_addresses": [address],
+    }
+    return {"hubs": {"hosts": {lab.hub.name: host}}}
+
+
+def onboarding_answers(lab: Lab, participant: Participant, releases: Releases) -> dict[str, Any]:
+    """What the operator answers about one participant."""
+    folder = domains.state(lab) / "operator"
+    return {
+        "onboard_agreement_signed": AGREEMENT_SIGNED,
+        "onboard_sensors": [participant.sensor_name],
+        "onboard_readers": [READER],
+        "onboard_uplink_hubs": [f"wss://{lab.hub.management}:{INGEST_PORT}"],
+        "onboard_enrol_url": f"https://{lab.hub.management}:{ENROL_PORT}",
+        "onboard_probe_zone": PROBE_ZONE,
+        "onboard_release": str(releases.agent),
+        "onboard_collection": str(releases.collection),
+        "onboard_output": str(folder / "onboarding"),
+        "onboard_signing_key": str(folder / "onboarding_key"),
+    }
+
+
+def operator_playbook(
+    lab: Lab,
+    name: str,
+    inventory: Mapping[str, Any],
+    participant: str | None = None,
+    answers: Mapping[str, Any] | None = None,
+) -> int:
+    """Run one of the collection's playbooks in the hub operator's domain; how many tasks changed."""
+    folder = domains.state(lab) / "operator"
+    inventory_file = folder / "inventory.yml"
+    inventory_file.write_text(yaml.safe_dump(dict(inventory), sort_keys=False))
+    command = ["ansible-playbook", f"{NAMESPACE}.{name}", "-i", str(inventory_file)]
+    if participant is not None:
+        answers_file = folder / f"{participant}.yml"
+        answers_file.write_text(yaml.safe_dump(dict(answers or {}), sort_keys=False))
+        command += ["-e", f"participant={participant}", "-e", f"@{answers_file}"]
+    environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+    log = log_of(lab, "-".join(filter(None, (name, participant))))
+    return changed(run_logged(command, log, cwd=REPOSITORY, environment=environment))
+
+
+def handed_over(lab: Lab, participant: Participant) -> Path:
+    """The folder in which the operator's playbook leaves what goes to a participant."""
+    return domains.state(lab) / "operator" / "onboarding" / participant.name
+
+
+def sensor_inventory(lab: Lab, participant: Participant, bundle: Path, signer: str) -> dict[str, Any]:
+    """What the participant's engineer writes into the inventory; the rest comes with the bundle."""
+    spans = participant.sensor is lab.span.to
+    sensor: dict[str, Any] = {
+        "ansible_host": participant.sensor.management,
+        "sensor_vantage": "span" if spans else "onhost",
+        "sensor_interface": participant.capture,
+        "sensor_resolvers": list(participant.resolver_address),
+    }
+    hosts = {"sensors": {"hosts": {participant.sensor_name: sensor}}}
+    if spans:
+        sensor["sensor_probe_from"] = participant.resolver.name
+        hosts["resolvers"] = {
+            "hosts": {participant.resolver.name: {"ansible_host": participant.resolver.management}}
+        }
+    return {
+        "all": {
+            "vars": {"ansible_user": "root", "sensor_bundle": str(bundle), "sensor_bundle_signer": signer},
+            "children": hosts,
+        }
+    }
+
+
+def configure_sensor(lab: Lab, participant: Participant) -> int:
+    """Unpack the bundle and run its playbook, as the participant; how many tasks changed something."""
+    source = handed_over(lab, participant)
+    name = f"{participant.name}-onboarding"
+    files = [f"{name}.tar.gz", f"{name}.tar.gz.sig", f"{participant.name}-tokens.vault.yml"]
+    told = {kind: (source / f"{participant.name}-{kind}.txt").read_text().strip() for kind in TOLD}
+    log = log_of(lab, f"configure_my_sensor-{participant.name}")
+    with domains.empty_folder(participant) as folder:
+        for file in files:
+            domains.hand_over(participant, source / file, folder / file)
+        bundle = folder / name
+        inventory = yaml.safe_dump(
+            sensor_inventory(lab, participant, bundle, told["signer"]), sort_keys=False
+        )
+        domains.note(participant, folder / "inventory.yml", inventory)
+        domains.note(participant, folder / "passphrase", told["passphrase"] + "\n")
+        arguments = [name, told["signer"], participant.name]
+        words = ["/bin/sh", "-euc", CONFIGURE.read_text(), "configure_my_sensor", *arguments]
+        code = domains.as_participant(lab, participant, words, cwd=folder, log=log)
+    if code:
+        raise CommandError(f"configure_my_sensor of {participant.name} ended with {code}; {tail(log)}")
+    return changed(log.read_text())
+
+
+def changed(said: str) -> int:
+    """Tasks that changed something, by the playbook's recap; LabError if there is none."""
+    found = RECAP.findall(said)
+    if not found:
+        raise LabError("a playbook ended without a recap")
+    return sum(map(int, found))
+
+
+def api_url(lab: Lab) -> str:
+    """Where readers ask."""
+    return f"https://{lab.hub.management}:{SERVE_PORT}"
+
+
+def api_key(lab: Lab) -> str:
+    """The key of the first participant's reader, from the file of tokens that the participant was sent."""
+    participant = next(iter(lab.participants.values()))
+    source = handed_over(lab, participant)
+    vault = source / f"{participant.name}-tokens.vault.yml"
+    passphrase = source / f"{participant.name}-passphrase.txt"
+    if not vault.exists():
+        raise LabError("nothing is deployed yet: run `make lab` first")
+    program = str(Path(sys.executable).parent / "ansible-vault")
+    said = run([program, "view", "--vault-password-file", str(passphrase), str(vault)])
+    secrets = yaml.safe_load(said)
+    return str(secrets["reader_keys"][READER])
+
+
+def info(lab: Lab) -> dict[str, Any]:
+    """What a script needs to know, and how to look around."""
+    keys = domains.operator_keys(lab)
+    return {
+        "api_url": api_url(lab),
+        "api_key": api_key(lab),
+        "resolvers": [
+            {
+                "participant": p.name,
+                "address": str(p.resolver_address.v4),
+                "address_v6": str(p.resolver_address.v6),
+            }
+            for p in lab.participants.values()
+        ],
+        "probe_zone": PROBE_ZONE,
+        "hub": {
+            "address": lab.hub.management,
+            "ssh_key": str(keys.private),
+            "known_hosts": str(keys.known_hosts),
+        },
+        "sensors": [
+            {
+                "participant": p.name,
+                "sensor": p.sensor_name,
+                "host": p.sensor.container,
+                "interface": p.capture,
+            }
+            for p in lab.participants.values()
+        ],
+        "containers": {host.name: host.container for host in lab.hosts.values()},
+        "logs": str(domains.state(lab) / "logs"),
+    }

@@ -1,0 +1,85 @@
+"""Name service of the lab's little internet: NSD for root, TLD and domains; the participants' resolvers."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from sie_lab.hosts import File, in_parallel, on, run_services, write_files
+from sie_lab.templates import render
+from sie_lab.topology import Host, Lab
+
+HERE = Path(__file__).resolve().parent
+ZONES = {
+    "root": (".",),
+    "tld": ("example.",),
+    "domains": ("alpha.example.", "beta.example.", "delta.example.", "gamma.example.", "wild.example."),
+}
+
+
+@dataclass(frozen=True)
+class Program:
+    """Where a resolver's program keeps its configuration, and its unit."""
+
+    folder: str
+    main: str
+    unit: str
+
+
+RESOLVERS = {
+    "unbound": Program("/etc/unbound", "unbound.conf", "unbound.service"),
+    "bind": Program("/etc/bind", "named.conf", "named.service"),
+}
+
+
+def name_server_files(lab: Lab) -> list[File]:
+    """Everything that the name servers' host needs."""
+    units = ("lab-querylog.service", "lab-nsd@.service")
+    files = [
+        File("/usr/local/lib/lab/query_logger.py", (HERE / "query_logger.py").read_text()),
+        *(File(f"/etc/systemd/system/{unit}", render(f"{unit}.j2")) for unit in units),
+    ]
+    for name, zones in ZONES.items():
+        addresses = [text for address in lab.name_servers[name] for text in address]
+        text = render("nsd.conf.j2", name=name, addresses=addresses, zones=zones)
+        files.append(File(f"/etc/lab-nsd/{name}.conf", text))
+        for zone in zones:
+            file = "root.zone" if zone == "." else f"{zone}zone"
+            text = render(f"zones/{file}.j2", name_servers=lab.name_servers)
+            files.append(File(f"/etc/lab-nsd/zones/{file}", text))
+    return files
+
+
+def resolver_files(lab: Lab, host: Host) -> list[File]:
+    """Everything that a participant's resolver needs."""
+    facing = host.on("net")
+    listen = list(facing.address) if facing else []
+    hints = render("hints.j2", name_servers=lab.name_servers)
+    program = RESOLVERS[host.service or ""]
+    text = render(f"{program.main}.j2", listen=listen)
+    return [File(f"{program.folder}/lab.hints", hints), File(f"{program.folder}/{program.main}", text)]
+
+
+def ensure(lab: Lab) -> int:
+    """Every name server and resolver configured and running; how many hosts changed."""
+    name_servers = [host for host in lab.hosts.values() if host.service == "nsd"]
+    resolvers = [host for host in lab.hosts.values() if host.service in RESOLVERS]
+    # A resolver that starts before its root remembers that the root was silent.
+    changed = sum(in_parallel(lambda host: _ensure_name_servers(lab, host), name_servers))
+    return changed + sum(in_parallel(lambda host: _ensure_resolver(lab, host), resolvers))
+
+
+def _ensure_name_servers(lab: Lab, host: Host) -> bool:
+    changed = write_files(host, name_server_files(lab))
+    units = ["lab-querylog.service", *(f"lab-nsd@{name}.service" for name in ZONES)]
+    run_services(host, units, restart=bool(changed))
+    return bool(changed)
+
+
+def _ensure_resolver(lab: Lab, host: Host) -> bool:
+    changed = write_files(host, resolver_files(lab, host))
+    run_services(host, [RESOLVERS[host.service or ""].unit], restart=bool(changed))
+    return bool(changed)
+
+
+def dig(lab: Lab, *arguments: str) -> str:
+    """Run dig on the stub's host; its output."""
+    return on(lab.host("stub"), "dig", *arguments)
