@@ -1,0 +1,209 @@
+"""SIGKILL, twenty times each, in traffic: nothing that had reached a spool is lost or counted twice.
+
+The truth is the name server's own log. Names repeat with known multiplicity, so that a container stored
+twice or not at all changes a sum; before a kill the message server is held until containers are in flight.
+"""
+
+import contextlib
+import random
+import secrets
+import subprocess
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator
+from functools import partial
+
+import pytest
+from sie_lab import querylog, traffic
+from sie_lab.hosts import on
+from sie_lab.topology import Host, Lab, Participant
+
+from tests.fleet.holdings import status
+from tests.fleet.reader import Reader, await_true
+
+KILLS = 20
+SEED = 20261121
+PATIENCE = 60.0  # seconds for a unit to come back, or for everything to arrive
+WINDOWS_LATER = 12.0  # seconds, two refine windows and more: what was to be counted twice would be by then
+
+# Runs on the stub's host until its input ends: each name is asked for a number of times that it rolls for it.
+ASK_ON = """
+import random, select, socket, struct, sys
+resolvers, zone, seed = sys.argv[1].split(","), sys.argv[2], int(sys.argv[3])
+dice = random.Random(seed)
+def query(name):
+    labels = b"".join(bytes([len(label)]) + label.encode() for label in name.split("."))
+    header = struct.pack("!HHHHHH", dice.randrange(65536), 0x0100, 1, 0, 0, 0)
+    return header + labels + b"\\0" + struct.pack("!HH", 1, 1)
+number = 0
+while not select.select([sys.stdin], [], [], 0)[0]:
+    resolver = resolvers[number % len(resolvers)]
+    name = f"k{number}.{zone}"
+    for _ in range(dice.choice((1, 1, 2, 3, 5))):
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as end:
+            end.settimeout(2)
+            end.sendto(query(name), (resolver, 53))
+            try:
+                end.recv(4096)
+            except TimeoutError:
+                pass
+    number += 1
+print(number)
+"""
+
+
+class Traffic:
+    """Look-ups without pause below a zone of their own, through some participants' resolvers."""
+
+    def __init__(self, lab: Lab, participants: list[Participant]) -> None:
+        self.lab = lab
+        self.zone = f"{secrets.token_hex(4)}.wild.example"
+        self.since = querylog.mark(lab)
+        resolvers = ",".join(str(p.resolver_address.v4) for p in participants)
+        command = ["podman", "exec", "--interactive", lab.host("stub").container, "python3", "-c", ASK_ON]
+        self._asking = subprocess.Popen(
+            [*command, resolvers, self.zone, str(SEED)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+
+    def stop(self) -> None:
+        """Ends the look-ups; AssertionError if there were none."""
+        said, _ = self._asking.communicate("\n", timeout=PATIENCE)
+        assert int(said) > 0
+
+    def asked(self) -> Counter[str]:
+        """How often the name server was asked for each name."""
+        total: Counter[str] = Counter()
+        for (name, qtype, _resolver), count in querylog.counts(self.lab, self.since).items():
+            if name.rstrip(".").endswith(self.zone) and qtype == "A":
+                total[name.rstrip(".")] += count
+        return total
+
+
+def _main_pid(host: Host, unit: str) -> int:
+    return int(on(host, "systemctl", "show", "--property=MainPID", "--value", unit))
+
+
+def _kill(host: Host, unit: str) -> None:
+    """SIGKILL to a unit's program, and wait for its successor. The count of restarts is put back before."""
+    before = _main_pid(host, unit)
+    on(host, "systemctl", "reset-failed", unit, check=False)
+    on(host, "systemctl", "kill", "--signal=KILL", unit)
+
+    def back() -> bool:
+        state = on(host, "systemctl", "is-active", unit, check=False).strip()
+        return state == "active" and _main_pid(host, unit) not in (0, before)
+
+    await_true(back, PATIENCE, f"{unit} running again")
+
+
+@contextlib.contextmanager
+def _held(host: Host, unit: str) -> Iterator[None]:
+    """A unit's program stands still."""
+    on(host, "systemctl", "kill", "--signal=STOP", unit)
+    try:
+        yield
+    finally:
+        on(host, "systemctl", "kill", "--signal=CONT", unit, check=False)
+
+
+def _in_flight(participants: list[Participant]) -> int:
+    return sum(status(p.sensor)["in_flight"] for p in participants)
+
+
+def _spooled(participant: Participant, transactions: int) -> bool:
+    captured: int = status(participant.sensor)["captured"]
+    return captured >= transactions
+
+
+def _flying(participant: Participant) -> bool:
+    return _in_flight([participant]) > 0
+
+
+def _acknowledged(participant: Participant) -> bool:
+    pending: int = status(participant.sensor)["pending"]
+    return pending == 0
+
+
+def _settled(lab: Lab, reader: Reader, traffic_: Traffic, participants: list[Participant]) -> None:
+    """Everything asked is answered with the name server's own counts, and stays so."""
+    expected = traffic_.asked()
+    assert max(expected.values()) > 1
+    for participant in participants:
+        await_true(partial(_acknowledged, participant), PATIENCE, f"{participant.sensor.name} acknowledged")
+
+    def differences() -> dict[str, tuple[int, int]]:
+        counted = reader.counts(traffic_.zone)
+        return {
+            n: (expected[n], counted[n])
+            for n in expected.keys() | counted.keys()
+            if expected[n] != counted[n]
+        }
+
+    try:
+        await_true(lambda: not differences(), PATIENCE, "the name server's counts")
+    except AssertionError as error:
+        raise AssertionError(f"(asked, counted) differ for {differences()}") from error
+    time.sleep(WINDOWS_LATER)
+    assert differences() == {}
+
+
+@pytest.mark.parametrize("unit", ["sie-hub-ingest", "sie-hub-refine", "sie-hub-serve", "nats-server"])
+def test_killing_a_unit_of_the_hub_loses_and_repeats_nothing(lab: Lab, reader: Reader, unit: str) -> None:
+    participants = list(lab.participants.values())
+    dice = random.Random(SEED)
+    flow = Traffic(lab, participants)
+    try:
+        for _ in range(KILLS):
+            time.sleep(dice.uniform(0, 1))
+            with contextlib.ExitStack() as standing:
+                if unit in ("sie-hub-ingest", "nats-server"):
+                    standing.enter_context(_held(lab.hub, "nats-server"))
+                    await_true(lambda: _in_flight(participants) > 0, PATIENCE, "a container in flight")
+                    assert _in_flight(participants) > 0
+                if unit == "nats-server":
+                    _kill(lab.hub, unit)
+                    continue
+                killing = threading.Thread(target=_kill, args=(lab.hub, unit))
+                killing.start()
+            killing.join()
+    finally:
+        flow.stop()
+    _settled(lab, reader, flow, participants)
+
+
+@pytest.mark.parametrize("who", ["isp_a", "uni_b"])
+def test_killing_a_sensor_loses_nothing_that_had_reached_its_spool(
+    lab: Lab, reader: Reader, who: str
+) -> None:
+    """Its resolver rests while it is down, since what passes a dead sensor is nobody's to count."""
+    participant = lab.participant(who)
+    others = [p for p in lab.participants.values() if p is not participant]
+    dice = random.Random(SEED)
+    zone = f"{secrets.token_hex(4)}.wild.example"
+    since = querylog.mark(lab)
+    flow = Traffic(lab, others)
+    try:
+        for kill in range(KILLS):
+            with _held(lab.hub, "nats-server"):
+                before = status(participant.sensor)["captured"]
+                names = [f"k{kill}-{n}.{zone}" for n in range(3)] * 2 + [f"k{kill}-0.{zone}"]
+                traffic.look_up_many(lab, participant, names)
+                await_true(partial(_spooled, participant, before + len(names)), PATIENCE, "them in the spool")
+                await_true(partial(_flying, participant), PATIENCE, "a container in flight")
+                time.sleep(dice.uniform(0, 0.5))
+                assert _flying(participant)
+                _kill(participant.sensor, "sie-agent")
+    finally:
+        flow.stop()
+    _settled(lab, reader, flow, others)
+    resolver = str(participant.resolver_address.v4), str(participant.resolver_address.v6)
+    logged: Counter[str] = Counter()
+    for (name, qtype, source), count in querylog.counts(lab, since).items():
+        if name.rstrip(".").endswith(zone) and qtype == "A" and source in resolver:
+            logged[name.rstrip(".")] += count
+    assert sum(logged.values()) >= KILLS * 7
+    await_true(lambda: reader.counts(zone) == logged, PATIENCE, "what had reached the spool")

@@ -1,0 +1,195 @@
+"""What is not welcome is refused with a reason that both sides can read, or closed and counted."""
+
+import contextlib
+import os
+import secrets
+import socket
+import ssl
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from functools import partial
+from typing import NamedTuple
+
+import pytest
+from cryptography import x509
+from sie_lab import traffic
+from sie_lab.hosts import on
+from sie_lab.topology import Lab, Participant
+
+from sie_core import identity
+from sie_core.identity import Identity, KeyKind, PrivateKey
+from tests.fleet.holdings import status
+from tests.fleet.reader import await_true
+
+WHO = "uni_b"
+IDENTITY = "/var/lib/sie-agent/identity"
+WITHIN = 20.0  # seconds for a refusal to show on both sides
+REVOKED_WITHIN = 5.0  # seconds until a live session of a revoked sensor is closed
+UNITS = {"ingest": 9161, "enrol": 9160, "serve": 9163}
+
+
+class Authority(NamedTuple):
+    """A CA's certificate and key."""
+
+    certificate: x509.Certificate
+    key: PrivateKey
+
+
+@pytest.fixture
+def participant(lab: Lab) -> Participant:
+    return lab.participant(WHO)
+
+
+@pytest.fixture
+def hubs_authority(lab: Lab) -> Authority:
+    (certificate,) = identity.certificates_from_pem(on(lab.hub, "cat", "/etc/sie-hub/ca/ca.pem").encode())
+    key = identity.private_key_from_pem(on(lab.hub, "cat", "/etc/sie-hub/ca/ca.key").encode())
+    return Authority(certificate, key)
+
+
+def _now(lab: Lab, participant: Participant) -> tuple[str, str]:
+    """A place in both journals from which on to read."""
+    cursor = "journalctl --quiet --lines=0 --show-cursor | sed -n 's/^-- cursor: //p'"
+    return (
+        on(lab.hub, "sh", "-c", cursor).strip(),
+        on(participant.sensor, "sh", "-c", cursor).strip(),
+    )
+
+
+def _both_say(lab: Lab, participant: Participant, since: tuple[str, str], words: str) -> bool:
+    hub = on(lab.hub, "journalctl", "--unit=sie-hub-ingest", "--output=cat", f"--after-cursor={since[0]}")
+    sensor = on(
+        participant.sensor, "journalctl", "--unit=sie-agent", "--output=cat", f"--after-cursor={since[1]}"
+    )
+    return words in hub and words in sensor
+
+
+@contextlib.contextmanager
+def _certificate(participant: Participant, certificate: x509.Certificate) -> Iterator[None]:
+    """The sensor with another certificate for its key, and back."""
+    sensor, kept = participant.sensor, f"/run/{secrets.token_hex(4)}.pem"
+    on(sensor, "systemctl", "stop", "sie-agent")
+    on(sensor, "cp", "--preserve", f"{IDENTITY}/certificate.pem", kept)
+    pem = identity.certificate_to_pem(certificate).decode()
+    on(sensor, "sh", "-c", f"cat > {IDENTITY}/certificate.pem", stdin=pem)
+    try:
+        on(sensor, "systemctl", "start", "sie-agent")
+        yield
+    finally:
+        on(sensor, "systemctl", "stop", "sie-agent")
+        on(sensor, "cp", "--preserve", kept, f"{IDENTITY}/certificate.pem")
+        on(sensor, "systemctl", "start", "sie-agent")
+        await_true(
+            lambda: status(sensor)["uplink"]["state"] == "connected", WITHIN, "the sensor accepted again"
+        )
+
+
+def _issue(lab: Lab, participant: Participant, authority: Authority, *, at: datetime) -> x509.Certificate:
+    own = on(participant.sensor, "cat", f"{IDENTITY}/certificate.pem").encode()
+    return identity.issue_sensor_certificate(
+        identity.public_key_of(identity.certificates_from_pem(own)[0]),
+        Identity(lab.exchange, participant.name, participant.sensor_name),
+        authority.certificate,
+        authority.key,
+        now=at,
+        random=os.urandom,
+        days=1,
+    )
+
+
+def _delivers(participant: Participant) -> bool:
+    """Whether what the sensor captures now is acknowledged."""
+    document = status(participant.sensor)
+    return bool(document["acknowledged"] == document["captured"] and document["running"])
+
+
+def test_an_expired_certificate_is_refused(
+    lab: Lab, participant: Participant, hubs_authority: Authority
+) -> None:
+    since = _now(lab, participant)
+    stale = _issue(lab, participant, hubs_authority, at=datetime.now(UTC) - timedelta(days=3))
+    with _certificate(participant, stale):
+        await_true(partial(_both_say, lab, participant, since, "expired"), WITHIN, "the reason in both logs")
+        assert status(participant.sensor)["uplink"]["state"] != "connected"
+
+
+def test_a_certificate_of_another_authority_is_refused(lab: Lab, participant: Participant) -> None:
+    key = identity.generate_key(KeyKind.P256, os.urandom)
+    now = datetime.now(UTC)
+    other = Authority(identity.make_ca(key, lab.exchange, now=now, random=os.urandom), key)
+    since = _now(lab, participant)
+    with _certificate(participant, _issue(lab, participant, other, at=now)):
+        await_true(
+            partial(_both_say, lab, participant, since, "authority"), WITHIN, "the reason in both logs"
+        )
+        assert status(participant.sensor)["uplink"]["state"] != "connected"
+
+
+def test_a_revoked_sensor_is_cut_off_and_keeps_what_it_captures(lab: Lab, participant: Participant) -> None:
+    registry = f"/etc/sie-hub/participants/{participant.name}.yml"
+    reason = f"lost laptop {secrets.token_hex(4)}"
+    sensor = participant.sensor
+    since = _now(lab, participant)
+    on(lab.hub, "cp", "--preserve", registry, "/run/registry.kept")
+    program = "/opt/sie/sie-hub/bin/sie-hub"
+    revoke = (program, "registry", "sensor", "revoke", "--reason", reason)
+    on(lab.hub, *revoke, participant.name, participant.sensor_name)
+    try:
+        await_true(
+            lambda: status(sensor)["uplink"]["state"] != "connected",
+            REVOKED_WITHIN,
+            "the live session closed",
+        )
+        await_true(partial(_both_say, lab, participant, since, reason), WITHIN, "the reason in both logs")
+        before = status(sensor)["captured"]
+        traffic.look_up_many(lab, participant, [f"revoked.{secrets.token_hex(4)}.wild.example"])
+        await_true(lambda: status(sensor)["captured"] > before, WITHIN, "capture going on")
+        assert status(sensor)["pending"] > 0
+    finally:
+        on(lab.hub, "cp", "--preserve", "/run/registry.kept", registry)
+    await_true(partial(_delivers, participant), 60.0, "what was kept delivered after all")
+
+
+def _counted(lab: Lab, unit: str) -> float:
+    """The sum of a unit's connections that came to nothing."""
+    fetch = f"import urllib.request as u; print(u.urlopen('http://127.0.0.1:{UNITS[unit]}/metrics').read().decode())"
+    total = 0.0
+    for line in on(lab.hub, "python3", "-c", fetch).splitlines():
+        name, _, value = line.rpartition(" ")
+        if name.startswith(f"sie_hub_{unit}_connections_total") and "accepted" not in name:
+            total += float(value)
+    return total
+
+
+def _send(address: tuple[str, int], octets: bytes, *, tls: bool) -> bytes:
+    """Sends octets and reads until the other side closes; TimeoutError if it does not."""
+    with socket.create_connection(address, timeout=15) as plain:
+        plain.settimeout(35)
+        end: socket.socket = plain
+        with contextlib.suppress(ConnectionError, ssl.SSLError):
+            if tls:
+                context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+                context.check_hostname = False
+                context.verify_mode = ssl.CERT_NONE
+                end = context.wrap_socket(plain)
+            end.sendall(octets)
+            answer = b""
+            while part := end.recv(4096):
+                answer += part
+            return answer
+    return b""
+
+
+@pytest.mark.parametrize("unit", UNITS)
+@pytest.mark.parametrize("tls", [False, True], ids=["instead of TLS", "inside TLS"])
+def test_garbage_is_closed_and_counted(lab: Lab, unit: str, tls: bool) -> None:
+    assert lab.hub.management is not None
+    ports = {"ingest": 8443, "enrol": 8444, "serve": 8445}
+    address = (lab.hub.management, ports[unit])
+    before = _counted(lab, unit)
+    for octets in (os.urandom(512), b"GET / HTTP/1.0\r\n\r\n", b"\x16\x03\x01\xff\xff" + os.urandom(600)):
+        if tls and octets.startswith(b"GET"):
+            continue
+        _send(address, octets + b"\r\n\r\n", tls=tls)
+    sent = 2 if tls else 3
+    await_true(lambda: _counted(lab, unit) >= before + sent, WITHIN, f"{sent} more counted by {unit}")
