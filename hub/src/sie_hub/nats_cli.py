@@ -3,14 +3,13 @@
 import argparse
 import asyncio
 import json
-import os
-import tempfile
 from pathlib import Path
 
 from sie_core.settings import ConfigError
 from sie_hub import log
 from sie_hub.cli import EXIT_FAILURE, EXIT_OK, add_config_argument
 from sie_hub.config import load_config, read_secret
+from sie_hub.files import replace_file
 from sie_hub.nats_config import USERS, render
 from sie_hub.nats_link import Link, open_link
 from sie_hub.streams import ensure_streams
@@ -78,7 +77,7 @@ def _nats_config(arguments: argparse.Namespace) -> int:
         return EXIT_OK
     changed = not _holds(arguments.output, text)
     if changed and not arguments.check:
-        _replace(arguments.output, text)
+        replace_file(arguments.output, text, mode=0o640)
     print(json.dumps({"changed": changed}))
     return EXIT_OK
 
@@ -88,21 +87,3 @@ def _holds(path: Path, text: str) -> bool:
         return path.read_text() == text
     except FileNotFoundError:
         return False
-
-
-def _replace(path: Path, text: str) -> None:
-    """Write a file at once or not at all, keeping the group of the one before it."""
-    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    temporary = Path(name)
-    try:
-        with os.fdopen(descriptor, "w") as file:
-            file.write(text)
-            file.flush()
-            os.fchmod(file.fileno(), 0o640)
-            if path.exists():
-                os.fchown(file.fileno(), path.stat().st_uid, path.stat().st_gid)
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
