@@ -24,27 +24,8 @@ TRANSACTIONS = 10
 
 
 @pytest.fixture
-def authority(tmp_path: Path) -> Authority:
-    return Authority(tmp_path / "authority")
-
-
-@pytest.fixture
-def config(tmp_path: Path, authority: Authority) -> AgentConfig:
-    certificate, _ = authority.sensor()
-    file = tmp_path / "agent.yml"
-    file.write_text(
-        f"""
-participant: isp_a
-sensor: ns1
-exchange: lab.example
-resolvers: [192.0.2.53]
-sources: [{{interface: lo}}]
-spool: {{directory: {tmp_path / "spool"}}}
-uplink: {{hubs: ["wss://127.0.0.1:1"], ca: {authority.ca}, window: 4, retry_min: 100ms, retry_max: 1}}
-identity: {{directory: {certificate.parent}}}
-"""
-    )
-    return load_config(file)
+def config(config_file: Callable[..., Path]) -> AgentConfig:
+    return load_config(config_file())
 
 
 @pytest.fixture

@@ -5,7 +5,6 @@ This module and what it imports know neither TLS nor HTTP; sending is `sie_agent
 
 import argparse
 import json
-import os
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -62,14 +61,18 @@ def _run(arguments: argparse.Namespace) -> int:
         return replay_send.run(arguments)
     recorder = _recorder(arguments)
     source = open_file(arguments.file)
+    terminal = sys.stderr.isatty()
+    progress = _show_progress if terminal else _drop
     if arguments.write is None:
-        octets = pump_all(recorder, source, _drop)
+        octets = pump_all(recorder, source, _drop, progress)
     else:
         try:
             with arguments.write.open("wb") as out:
-                octets = pump_all(recorder, source, lambda container: out.write(container.data))
+                octets = pump_all(recorder, source, lambda container: out.write(container.data), progress)
         except OSError as wrong:
             raise UsageError(f"--write {arguments.write}: {wrong.strerror}") from wrong
+    if terminal:
+        print(file=sys.stderr)
     report = counts(arguments.file, recorder.counters(), octets, source.warning)
     report["written"] = None if arguments.write is None else str(arguments.write)
     warn(source)
@@ -77,8 +80,12 @@ def _run(arguments: argparse.Namespace) -> int:
     return EXIT_OK
 
 
-def _drop(_container: Container) -> None:
-    """A replay that only counts."""
+def _drop(_what: object) -> None:
+    """Nobody wants it: a replay that only counts, progress without a terminal."""
+
+
+def _show_progress(packets: int) -> None:
+    print(f"\r{packets} packets", end="", file=sys.stderr, flush=True)
 
 
 def open_file(name: str) -> PcapSource:
@@ -89,25 +96,28 @@ def open_file(name: str) -> PcapSource:
         raise SourceError(str(error)) from error
 
 
-def pump_all(recorder: Recorder, source: PcapSource, deliver: Callable[[Container], object]) -> int:
+def pump_all(
+    recorder: Recorder,
+    source: PcapSource,
+    deliver: Callable[[Container], object],
+    progress: Callable[[int], None],
+) -> int:
     """Record a whole file, what waits at its end included; returns the octets of all containers.
 
-    Raises SourceError if the file cannot be read on.
+    `progress` is told how many packets have been seen. Raises SourceError if the file cannot be read on.
     """
     octets = 0
-    progress = Progress(source)
     try:
         while not recorder.at_end:
             for container in recorder.pump(source, TURN):
                 octets += len(container.data)
                 deliver(container)
-            progress.show(recorder.counters()["packets_seen"])
+            progress(recorder.counters()["packets_seen"])
     except (FormatError, NativeError) as error:
         raise SourceError(str(error)) from error
     for container in recorder.finish():
         octets += len(container.data)
         deliver(container)
-    progress.end()
     return octets
 
 
@@ -166,25 +176,6 @@ def warn(source: PcapSource) -> None:
     """Say on standard error why reading ended before the end of the file, if it did."""
     if source.warning is not None:
         print(f"sie-agent: warning: {source.warning}", file=sys.stderr)
-
-
-class Progress:
-    """A line on the terminal that says how far it is; nothing where standard error is none."""
-
-    def __init__(self, source: PcapSource) -> None:
-        self._shown = False
-        self._source = source
-
-    def show(self, packets: int) -> None:
-        """Overwrite the line."""
-        if os.isatty(2):
-            print(f"\r{packets} packets", end="", file=sys.stderr, flush=True)
-            self._shown = True
-
-    def end(self) -> None:
-        """Leave the line behind."""
-        if self._shown:
-            print(file=sys.stderr)
 
 
 def _recorder(arguments: argparse.Namespace) -> Recorder:

@@ -6,6 +6,7 @@ import json
 import signal
 import sys
 import threading
+from contextlib import suppress
 from dataclasses import asdict
 from typing import Any, Final
 
@@ -52,7 +53,7 @@ async def _replay(
     uplink = Uplink(config, spool, lambda: {**recorder.counters(), **_ledger(spool)}, feeder.look)
     spool.on_append = uplink.wake
     sending = asyncio.create_task(uplink.run())
-    recording = asyncio.create_task(asyncio.to_thread(pump_all, recorder, source, feeder.put))
+    recording = asyncio.create_task(asyncio.to_thread(pump_all, recorder, source, feeder.put, feeder.saw))
     try:
         await _until_acknowledged(spool, recording, stopping, feeder)
     finally:
@@ -79,26 +80,29 @@ async def _until_acknowledged(
     spool: Spool, recording: asyncio.Task[int], stopping: asyncio.Event, feeder: "_Feeder"
 ) -> None:
     terminal = sys.stderr.isatty()
-    while not (recording.done() and spool.ledger.pending_containers == 0):
+    done = False
+    while not done:
         if recording.done():
             recording.result()
+        done = recording.done() and spool.ledger.pending_containers == 0
         feeder.look()
         ledger = spool.ledger
         if terminal:
-            line = f"captured {ledger.captured}, acknowledged {ledger.acknowledged}, pending {ledger.pending}"
-            print(f"\r{line} ", end="", file=sys.stderr, flush=True)
-        if stopping.is_set():
+            line = f"{feeder.packets} packets, captured {ledger.captured}, acknowledged {ledger.acknowledged}"
+            print(f"\r{line}", end="\n" if done else "", file=sys.stderr, flush=True)
+        if stopping.is_set() and not done:
             raise Interrupted(
                 f"stopped with {ledger.pending} transactions unacknowledged: they stay in the spool, and the "
                 "next run sends them"
             )
-        try:
-            async with asyncio.timeout(POLL):
-                await stopping.wait()
-        except TimeoutError:
-            continue
-    if terminal:
-        print(file=sys.stderr)
+        if not done:
+            await _sleep_unless(stopping, POLL)
+
+
+async def _sleep_unless(event: asyncio.Event, seconds: float) -> None:
+    with suppress(TimeoutError):
+        async with asyncio.timeout(seconds):
+            await event.wait()
 
 
 class _Feeder:
@@ -108,6 +112,8 @@ class _Feeder:
     """
 
     def __init__(self, spool: Spool, most_octets: int) -> None:
+        self.packets = 0
+        """How many packets of the file have been seen."""
         self._spool = spool
         self._most = most_octets
         self._changed = threading.Condition()
@@ -123,6 +129,10 @@ class _Feeder:
             if self._given_up:
                 raise Interrupted("stopped before the end of the file")
         self._spool.append(container.data, container.transactions)
+
+    def saw(self, packets: int) -> None:
+        """The recording thread has come so far."""
+        self.packets = packets
 
     def look(self) -> None:
         """There may be room now."""

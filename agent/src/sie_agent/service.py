@@ -7,6 +7,7 @@ import logging
 import signal
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Final
 
 from sie_agent import log
@@ -176,11 +177,9 @@ async def _watch(
         if uplink.done():
             uplink.result()
         notifier.status(_summary(agent.status()))
-        try:
+        with suppress(TimeoutError):
             async with asyncio.timeout(interval):
                 await stopping.wait()
-        except TimeoutError:
-            continue
 
 
 def _summary(status: Status) -> str:

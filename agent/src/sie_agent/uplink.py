@@ -9,6 +9,7 @@ import logging
 import random
 import ssl
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
@@ -306,11 +307,9 @@ class Uplink:
         end = self._loop.time() + seconds
         while not self._stopping.is_set() and (left := end - self._loop.time()) > 0:
             self._progressed()
-            try:
+            with suppress(TimeoutError):
                 async with asyncio.timeout(min(left, TURN)):
                     await self._stopping.wait()
-            except TimeoutError:
-                continue
 
 
 class _Connection(ClientConnection):

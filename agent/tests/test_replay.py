@@ -1,0 +1,247 @@
+"""`sie-agent replay`: exactly the transactions of a file, counted by type and outcome, without a
+configuration.
+"""
+
+import asyncio
+import json
+import os
+import pty
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from sie_core._native import decode
+
+from .conftest import Traffic, program
+from .hub import Authority, Hub
+
+
+def replay_json(traffic: Traffic, *arguments: str | Path) -> dict[str, object]:
+    """Replay generated traffic; returns the JSON that the command ends with."""
+    resolvers = [word for address in traffic.resolvers for word in ("--resolver", address)]
+    done = program("replay", traffic.pcap, *resolvers, "--json", *arguments)
+    assert (done.returncode, done.stderr) == (0, "")
+    report: dict[str, object] = json.loads(done.stdout.splitlines()[-1])
+    return report
+
+
+def test_counts_are_the_truth_and_add_up(traffic: Traffic, tmp_path: Path) -> None:
+    report = replay_json(traffic, "--write", tmp_path / "out.nmsg")
+    packets, transactions = report["packets"], report["transactions"]
+    assert isinstance(packets, dict)
+    assert isinstance(transactions, dict)
+    assert packets["seen"] == traffic.packets
+    filtered, rejected = sum(packets["filtered"].values()), sum(packets["rejected"].values())
+    assert packets["seen"] == packets["recorded"] + filtered + rejected
+    assert filtered == traffic.stub_packets
+    assert transactions.pop("total") == sum(transactions.values()) == traffic.transactions
+    assert transactions["unanswered_query"] == traffic.unanswered
+    written = (tmp_path / "out.nmsg").read_bytes()
+    assert report["octets"] == len(written)
+    assert written[:6] == b"NMSG\x01\x02"  # zlib, version 2
+    messages = decode(written, limit=1 << 26)
+    assert len(messages) == traffic.transactions
+    assert {(message["vid"], message["msgtype"]) for message in messages} == {(1, 9)}
+
+
+def test_without_json_it_is_a_table(traffic: Traffic) -> None:
+    done = program("replay", traffic.pcap, "--resolver", "192.0.2.53")
+    assert done.returncode == 0
+    assert f"packets seen      {traffic.packets:>12}\n" in done.stdout
+    assert "\n    direction " in done.stdout
+
+
+def test_the_reference_tools_file(vectors: Path, tmp_path: Path) -> None:
+    pcap, out = vectors / "nmsg" / "test1-dnsqr.pcap", tmp_path / "out.nmsg"
+    done = program("replay", pcap, "--resolver", "203.0.113.195", "--write", out, "--json")
+    assert done.returncode == 0
+    report = json.loads(done.stdout)
+    assert report["packets"]["seen"] == 10
+    # Two of the five queries of this file have RD=1, which is no resolver's upstream traffic.
+    assert report["packets"]["filtered"]["rd"] == 4
+    lines = (vectors / "nmsg" / "test1-dnsqr.json").read_text().splitlines()
+    reference = [json.loads(line)["message"] for line in lines]
+    fields = ("type", "query_port", "id", "qtype_number", "response_time_nsec")
+    numbers = {"TXT": 16, "A": 1, "SOA": 6}
+    expected = [
+        tuple({**message, "qtype_number": numbers.get(message["qtype"])}[field] for field in fields)
+        for message in reference
+    ]
+    ours = [
+        tuple({**entry["message"], "qtype_number": entry["message"]["qtype"]}[field] for field in fields)
+        for entry in decode(out.read_bytes())
+    ]
+    assert ours == expected[2:]
+
+
+@pytest.mark.skipif(shutil.which("nmsgtool") is None, reason="nmsgtool is not installed (Debian: nmsgtool)")
+def test_nmsgtool_reads_what_is_written(traffic: Traffic, tmp_path: Path) -> None:
+    replay_json(traffic, "--write", tmp_path / "out.nmsg")
+    read = subprocess.run(
+        ["nmsgtool", "-r", str(tmp_path / "out.nmsg"), "-J", "-"], capture_output=True, text=True, check=True
+    )
+    assert len(read.stdout.splitlines()) == traffic.transactions
+
+
+def test_a_truncated_file_gives_what_it_had_and_a_warning(traffic: Traffic, tmp_path: Path) -> None:
+    whole = traffic.pcap.read_bytes()
+    cut = tmp_path / "cut.pcap"
+    cut.write_bytes(whole[: len(whole) // 2])
+    done = program("replay", cut, "--resolver", "192.0.2.53", "--json")
+    assert done.returncode == 0
+    report = json.loads(done.stdout)
+    assert 0 < report["packets"]["seen"] < traffic.packets
+    assert report["warning"].startswith("truncated: ")
+    assert done.stderr == f"sie-agent: warning: {report['warning']}\n"
+
+
+def test_standard_input(traffic: Traffic) -> None:
+    command = [sys.executable, "-m", "sie_agent.cli", "replay", "-", "--resolver", "192.0.2.53", "--json"]
+    with traffic.pcap.open("rb") as file:
+        done = subprocess.run(command, stdin=file, capture_output=True, check=True)
+    assert json.loads(done.stdout)["packets"]["seen"] == traffic.packets
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "sentence"),
+    [
+        (["FILE"], 2, "name the resolvers whose traffic the file holds: --resolver A"),
+        (["FILE", "--resolver", "ns1.example"], 2, "--resolver: "),
+        (["FILE", "--send"], 2, "--send needs --config FILE"),
+        (["FILE", "--config", "agent.yml", "--send", "--write", "x"], 2, "exclude each other"),
+        (["absent.pcap", "--resolver", "192.0.2.53"], 1, "absent.pcap"),
+        (["/etc/passwd", "--resolver", "192.0.2.53"], 1, "/etc/passwd"),
+        (
+            ["FILE", "--resolver", "192.0.2.53", "--write", "/absent/out"],
+            2,
+            "--write /absent/out: No such file",
+        ),
+        (["FILE", "--config", "/absent.yml"], 2, "/absent.yml: cannot be read: No such file or directory"),
+    ],
+)
+def test_mistakes_are_one_sentence(traffic: Traffic, arguments: list[str], code: int, sentence: str) -> None:
+    done = program("replay", *(str(traffic.pcap) if word == "FILE" else word for word in arguments))
+    assert done.returncode == code
+    assert sentence in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+    assert done.stdout == ""
+
+
+def test_a_configuration_gives_resolvers_and_settings(
+    traffic: Traffic, config_file: Callable[..., Path]
+) -> None:
+    done = program("replay", traffic.pcap, "--config", config_file(), "--json")
+    assert done.returncode == 0
+    report = json.loads(done.stdout)
+    assert report["transactions"]["total"] == traffic.transactions
+    assert report["containers"] > 10  # of 32 KiB each, as the file says
+
+
+def test_a_replay_to_a_file_loads_neither_tls_nor_http(traffic: Traffic) -> None:
+    code = (
+        "import sys; from sie_agent.cli import main; "
+        f"main(['replay', {str(traffic.pcap)!r}, '--resolver', '192.0.2.53', '--json']); "
+        "print(sorted({'ssl', 'http', 'asyncio', 'websockets', 'yaml', 'cryptography'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "[]"
+
+
+async def run_program(*arguments: str | Path) -> tuple[int, str, str]:
+    """Run `sie-agent` to its end, while this process serves as its hub."""
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-m",
+        "sie_agent.cli",
+        *map(str, arguments),
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    out, err = await asyncio.wait_for(process.communicate(), 60)
+    assert process.returncode is not None
+    return process.returncode, out.decode(), err.decode()
+
+
+async def test_send_delivers_every_transaction_once(
+    traffic: Traffic, config_file: Callable[..., Path], authority: Authority
+) -> None:
+    hub = Hub()
+    async with hub.listening(*authority.server(), authority.ca):
+        code, out, err = await run_program(
+            "replay", traffic.pcap, "--config", config_file(hub.url), "--send", "--json"
+        )
+    assert code == 0, err
+    report = json.loads(out)
+    ledger = report["ledger"]
+    assert ledger["captured"] == ledger["acknowledged"] == traffic.transactions == hub.transactions
+    assert (ledger["pending"], ledger["trimmed"]) == (0, 0)
+    (stream,) = hub.stored.values()
+    delivered = [message for _, data, _ in stream for message in decode(data)]
+    assert len(delivered) == traffic.transactions
+    assert "connected to" in err
+    assert hub.finished == 1
+
+
+async def test_send_waits_for_a_hub_and_goes_on_where_it_stopped(
+    traffic: Traffic, config_file: Callable[..., Path], authority: Authority
+) -> None:
+    hub = Hub()
+    hub.acknowledging.clear()
+    async with hub.listening(*authority.server(), authority.ca):
+        arguments = ("replay", traffic.pcap, "--config", config_file(hub.url), "--send", "--json")
+        process = await asyncio.create_subprocess_exec(
+            sys.executable,
+            "-m",
+            "sie_agent.cli",
+            *map(str, arguments),
+            stdout=asyncio.subprocess.DEVNULL,
+            stderr=asyncio.subprocess.PIPE,
+        )
+        await hub.until(lambda: len(hub.received) == 4)
+        process.send_signal(signal.SIGINT)
+        _, err = await asyncio.wait_for(process.communicate(), 10)
+        assert process.returncode == 1
+        assert b"transactions unacknowledged: they stay in the spool" in err
+        status = program("status", "--config", config_file(hub.url), "--json")
+        pending = json.loads(status.stdout)["pending"]
+        assert pending > 0
+        hub.acknowledging.set()
+        empty = traffic.pcap.parent / "empty.pcap"
+        empty.write_bytes(traffic.pcap.read_bytes()[:24])
+        code, out, _ = await run_program(
+            "replay", empty, "--config", config_file(hub.url), "--send", "--json"
+        )
+    assert code == 0
+    ledger = json.loads(out)["ledger"]
+    assert ledger["acknowledged"] == hub.transactions == pending
+
+
+async def test_progress_is_shown_on_a_terminal(
+    traffic: Traffic, config_file: Callable[..., Path], authority: Authority
+) -> None:
+    hub = Hub()
+    ours, theirs = pty.openpty()
+    async with hub.listening(*authority.server(), authority.ca):
+        process = await asyncio.create_subprocess_exec(
+            sys.executable,
+            "-m",
+            "sie_agent.cli",
+            "replay",
+            str(traffic.pcap),
+            "--config",
+            str(config_file(hub.url)),
+            "--send",
+            stdout=asyncio.subprocess.PIPE,
+            stderr=theirs,
+        )
+        os.close(theirs)
+        out, _ = await asyncio.wait_for(process.communicate(), 60)
+    shown = os.read(ours, 1 << 16).decode()
+    os.close(ours)
+    assert "captured 2000, acknowledged 2000\r\n" in shown
+    assert "captured                  2000 transactions" in out.decode()
