@@ -1,0 +1,166 @@
+"""`sie-agent identity enrol` and `identity show`: how this sensor gets a certificate.
+
+The key is made here and stays here. What leaves is a request that proves possession of it, and the token
+that the exchange's operator has given for this sensor; what comes back is installed only if it is a
+certificate for this key and this name by the pinned authority.
+"""
+
+import argparse
+import json
+import os
+import re
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Final
+
+from sie_agent.cli import EXIT_OK, add_config_argument
+from sie_agent.config import AgentConfig, load_config
+from sie_agent.errors import UsageError
+from sie_agent.est import EnrolmentFailed, simple_enroll
+from sie_agent.identity_files import IdentityFiles, Standing, check_own, fits, load_authorities
+from sie_core import identity
+from sie_core.errors import IdentityRefused
+from sie_core.identity import Identity, Random
+
+MAX_TOKEN_FILE: Final = 4096  # octets; a token has 43 characters
+
+Clock = Callable[[], datetime]
+
+
+@dataclass(frozen=True, slots=True)
+class Enrolment:
+    """What an enrolment came to: whether anything changed, and how the identity stands."""
+
+    changed: bool
+    standing: Standing
+
+
+def enrol(
+    config: AgentConfig, token: Callable[[], str], *, force: bool = False, clock: Clock, random: Random
+) -> Enrolment:
+    """Obtain this sensor's certificate, unless a valid one is there and `force` is not given.
+
+    `token` is asked for only if it is needed. Raises EnrolmentFailed, IdentityFilesError and UsageError.
+    """
+    wanted = Identity(config.exchange, config.participant, config.sensor)
+    files = IdentityFiles(config.identity_directory)
+    files.settle()
+    standing = files.standing(wanted, config.ca, clock())
+    if standing.state == "valid" and not force:
+        return Enrolment(False, standing)
+    if config.enrol is None:
+        raise UsageError("uplink.enrol is not set: the bundle says where this exchange enrols its sensors")
+    authorities = load_authorities(config.ca)
+    secret = token()
+    key = files.pending_key(random)
+    answer = simple_enroll(config.enrol, config.ca, str(wanted), secret, identity.make_request(key, wanted))
+    for certificate in answer:
+        if not fits(certificate, key):
+            continue
+        try:
+            check_own(certificate, wanted, authorities, clock())
+        except IdentityRefused as refused:
+            raise EnrolmentFailed(
+                f"{config.enrol}: the certificate in the answer is not for us: {refused}"
+            ) from None
+        files.install(certificate)
+        return Enrolment(True, files.standing(wanted, config.ca, clock()))
+    raise EnrolmentFailed(f"{config.enrol}: the answer holds no certificate for this sensor's key")
+
+
+def read_token(path: Path) -> str:
+    """The token in a file. Raises UsageError."""
+    try:
+        with path.open("rb") as file:
+            text = file.read(MAX_TOKEN_FILE).decode(errors="replace").strip()
+    except OSError as error:
+        raise UsageError(f"{path}: the token cannot be read: {error.strerror}") from None
+    if not re.fullmatch(r"[A-Za-z0-9_-]{16,200}", text):
+        raise UsageError(f"{path}: holds no token: one line of letters, digits, - and _ is expected")
+    return text
+
+
+def configure(_command: str, parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of `identity`."""
+    verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
+    enrolling = verbs.add_parser(
+        "enrol", help="obtain this sensor's certificate, unless a valid one is there"
+    )
+    enrolling.add_argument(
+        "--token-file",
+        type=Path,
+        required=True,
+        metavar="FILE",
+        help="the token for this sensor, read only if it is needed",
+    )
+    enrolling.add_argument(
+        "--force", action="store_true", help="enrol with a new key although a valid certificate is there"
+    )
+    enrolling.set_defaults(run=_enrol)
+    showing = verbs.add_parser("show", help="show this sensor's key fingerprint and certificate")
+    showing.set_defaults(run=_show)
+    for verb in (enrolling, showing):
+        add_config_argument(verb)
+        verb.add_argument("--json", action="store_true", help="print one JSON object")
+
+
+def _enrol(arguments: argparse.Namespace) -> int:
+    config = load_config(arguments.config)
+    done = enrol(
+        config,
+        lambda: read_token(arguments.token_file),
+        force=arguments.force,
+        clock=_utc_now,
+        random=os.urandom,
+    )
+    if arguments.json:
+        print(json.dumps({"changed": done.changed, **_public(config, done.standing)}))
+        return EXIT_OK
+    print("enrolled" if done.changed else "enrolled already, nothing changed", file=sys.stderr)
+    _print(config, done.standing)
+    return EXIT_OK
+
+
+def _show(arguments: argparse.Namespace) -> int:
+    config = load_config(arguments.config)
+    files = IdentityFiles(config.identity_directory)
+    wanted = Identity(config.exchange, config.participant, config.sensor)
+    standing = files.standing(wanted, config.ca, _utc_now())
+    if arguments.json:
+        print(json.dumps(_public(config, standing)))
+    else:
+        _print(config, standing)
+    return EXIT_OK
+
+
+def _public(config: AgentConfig, standing: Standing) -> dict[str, Any]:
+    peer = standing.peer
+    return {
+        "exchange": config.exchange,
+        "participant": config.participant,
+        "sensor": config.sensor,
+        "state": standing.state,
+        "text": standing.text,
+        "fingerprint": standing.fingerprint,
+        "serial": peer.serial if peer else None,
+        "not_before": peer.not_before.isoformat() if peer else None,
+        "not_after": peer.not_after.isoformat() if peer else None,
+    }
+
+
+def _print(config: AgentConfig, standing: Standing) -> None:
+    print(f"sensor       {config.participant}/{config.sensor} of {config.exchange}")
+    print(f"key          {standing.fingerprint or 'none'}")
+    if standing.peer is None:
+        print(f"certificate  {standing.text}")
+    else:
+        until = standing.peer.not_after.strftime("%Y-%m-%d %H:%M UTC")
+        print(f"certificate  {standing.peer.serial}, valid until {until}")
+        print("The hub's operator sees the same key by `sie-hub token list`: compare the two.")
+
+
+def _utc_now() -> datetime:
+    return datetime.now(UTC)

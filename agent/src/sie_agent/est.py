@@ -1,0 +1,98 @@
+"""A client of EST (RFC 7030) that asks for one certificate, pinned to the exchange's own authority."""
+
+import base64
+import binascii
+import http.client
+import ssl
+from pathlib import Path
+from typing import Final
+from urllib.parse import urlsplit
+
+from cryptography import x509
+
+from sie_agent.errors import AgentError
+from sie_core.errors import IdentityError
+from sie_core.identity import decode_certs_only
+from sie_core.trampoline import printable
+
+SIMPLE_ENROLL: Final = "/.well-known/est/simpleenroll"
+CERTS_ONLY: Final = "application/pkcs7-mime"
+
+TIMEOUT: Final = 30.0
+"""Seconds for each step of the exchange with the hub."""
+
+MAX_ANSWER: Final = 64 << 10
+"""Octets of an answer: a certificate takes one KiB, a sentence less."""
+
+MAX_SENTENCE: Final = 500
+"""Characters of the hub's refusal that are repeated."""
+
+
+class EnrolmentFailed(AgentError):
+    """There is no certificate: the sentence says whether the hub refused or could not be asked."""
+
+
+def simple_enroll(url: str, ca_file: Path, user: str, token: str, request: bytes) -> list[x509.Certificate]:
+    """Send a certificate request (DER) with `user` and `token`; the certificates that come back, unchecked.
+
+    The server must prove the host of `url` by a certificate of an authority in `ca_file`; no other is
+    trusted. Redirections are not followed. Raises EnrolmentFailed.
+    """
+    parts = urlsplit(url)
+    connection = http.client.HTTPSConnection(
+        parts.hostname or "",
+        parts.port or http.client.HTTPS_PORT,
+        timeout=TIMEOUT,
+        context=_context(ca_file),
+    )
+    credentials = base64.b64encode(f"{user}:{token}".encode()).decode()
+    headers = {
+        "Authorization": f"Basic {credentials}",
+        "Content-Type": "application/pkcs10",
+        "Content-Transfer-Encoding": "base64",
+        "Accept": CERTS_ONLY,
+    }
+    try:
+        connection.request("POST", SIMPLE_ENROLL, base64.encodebytes(request), headers)
+        response = connection.getresponse()
+        body = response.read(MAX_ANSWER + 1)
+    except ssl.SSLCertVerificationError as error:
+        raise EnrolmentFailed(
+            f"{url}: the server does not prove that it is the hub ({error.verify_message}): compare uplink.ca,"
+            f" {ca_file}, with the bundle, and this host's clock"
+        ) from None
+    except (OSError, http.client.HTTPException) as error:
+        raise EnrolmentFailed(f"{url}: cannot be asked: {_why(error)}") from None
+    finally:
+        connection.close()
+    if response.status != http.client.OK:
+        sentence = printable(body.decode(errors="replace").strip(), MAX_SENTENCE)
+        raise EnrolmentFailed(f"the hub refused to enrol {user} (status {response.status}): {sentence}")
+    if len(body) > MAX_ANSWER or response.headers.get_content_type() != CERTS_ONLY:
+        raise EnrolmentFailed(
+            f"{url}: the answer is no {CERTS_ONLY} message: is this the hub's enrolment port?"
+        )
+    try:
+        return decode_certs_only(base64.b64decode(b"".join(body.split()), validate=True))
+    except (binascii.Error, IdentityError):
+        raise EnrolmentFailed(f"{url}: the certificates in the answer cannot be read") from None
+
+
+def _context(ca_file: Path) -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.minimum_version = ssl.TLSVersion.TLSv1_3
+    try:
+        context.load_verify_locations(ca_file)
+    except (OSError, ValueError) as error:
+        raise EnrolmentFailed(f"{ca_file}: no certificate of the hub's authority: {_why(error)}") from None
+    return context
+
+
+def _why(error: Exception) -> str:
+    if isinstance(error, ssl.SSLError):
+        return (error.reason or str(error)).lower().replace("_", " ")
+    if isinstance(error, TimeoutError):
+        return f"no answer within {TIMEOUT:.0f} s"
+    if isinstance(error, OSError):
+        return error.strerror or str(error)
+    return str(error) or type(error).__name__
