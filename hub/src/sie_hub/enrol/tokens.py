@@ -300,6 +300,8 @@ def _to_json(token: Token) -> bytes:
 
 def _from_json(data: bytes) -> Token:
     raw = json.loads(data)
+    if not isinstance(raw, dict):
+        raise TypeError(type(raw))
     issued = tuple(
         Issued(one["serial"], _time(one["at"]), _time(one["not_after"])) for one in raw.pop("issued")
     )
