@@ -58,8 +58,8 @@ def simple_enroll(url: str, ca_file: Path, user: str, token: str, request: bytes
         body = response.read(MAX_ANSWER + 1)
     except ssl.SSLCertVerificationError as error:
         raise EnrolmentFailed(
-            f"{url}: the server does not prove that it is the hub ({error.verify_message}): compare uplink.ca,"
-            f" {ca_file}, with the bundle, and this host's clock"
+            f"{url}: the server does not prove that it is the hub ({error.verify_message}): compare"
+            f" uplink.ca, {ca_file}, with the bundle, and look at this host's clock"
         ) from None
     except (OSError, http.client.HTTPException) as error:
         raise EnrolmentFailed(f"{url}: cannot be asked: {_why(error)}") from None

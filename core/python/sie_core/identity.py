@@ -64,6 +64,16 @@ SERIAL_OCTETS: Final = 16
 5280, 4.1.2.2."""
 
 
+_UNREADABLE: Final = (
+    ValueError,
+    UnsupportedAlgorithm,
+    x509.InvalidVersion,
+    x509.DuplicateExtension,
+    x509.UnsupportedGeneralNameType,
+)
+"""What the cryptography library raises for octets that are no certificate or request."""
+
+
 class KeyKind(StrEnum):
     """The kinds of key in use here."""
 
@@ -180,12 +190,12 @@ def key_from_request(der: bytes) -> PublicKey:
     """
     try:
         request = x509.load_der_x509_csr(der)
-    except (ValueError, UnsupportedAlgorithm):
+    except _UNREADABLE:
         raise RequestRefused("this is no certificate request (PKCS #10)") from None
     try:
         key = request.public_key()
         signed = request.is_signature_valid
-    except (ValueError, InvalidSignature, UnsupportedAlgorithm):
+    except (*_UNREADABLE, InvalidSignature):
         raise RequestRefused(
             "the key of this certificate request cannot be used: Ed25519 or P-256 is needed"
         ) from None
@@ -279,8 +289,8 @@ def certificate_to_pem(certificate: x509.Certificate) -> bytes:
 def certificates_from_pem(pem: bytes) -> list[x509.Certificate]:
     """All certificates of a PEM file, at least one. Raises IdentityError."""
     try:
-        return x509.load_pem_x509_certificates(pem)
-    except ValueError:
+        return _whole(x509.load_pem_x509_certificates(pem))
+    except _UNREADABLE:
         raise IdentityError("no certificate in PEM") from None
 
 
@@ -293,8 +303,8 @@ def encode_certs_only(certificates: Iterable[x509.Certificate]) -> bytes:
 def decode_certs_only(der: bytes) -> list[x509.Certificate]:
     """The certificates of a certs-only PKCS #7, at least one. Raises IdentityError."""
     try:
-        return pkcs7.load_der_pkcs7_certificates(der)
-    except (ValueError, UnsupportedAlgorithm):
+        return _whole(pkcs7.load_der_pkcs7_certificates(der))
+    except _UNREADABLE:
         raise IdentityError("no certs-only PKCS #7 message with a certificate in it") from None
 
 
@@ -354,7 +364,7 @@ def issued_by(certificate: x509.Certificate, authority: x509.Certificate) -> boo
     """Whether an authority signed a certificate, and is named in it as its issuer."""
     try:
         certificate.verify_directly_issued_by(authority)
-    except (ValueError, TypeError, InvalidSignature):
+    except (*_UNREADABLE, TypeError, InvalidSignature):
         return False
     return True
 
@@ -363,20 +373,28 @@ def public_key_of(certificate: x509.Certificate) -> PublicKey:
     """The key of a certificate. Raises IdentityError if it is neither Ed25519 nor P-256."""
     try:
         key = _accepted(certificate.public_key())
-    except (ValueError, UnsupportedAlgorithm):
+    except _UNREADABLE:
         key = None
     if key is None:
         raise IdentityError("a certificate whose key is neither Ed25519 nor P-256")
     return key
 
 
+def _whole(certificates: list[x509.Certificate]) -> list[x509.Certificate]:
+    """The same certificates, their extensions read.
+
+    The library reads extensions late; a malformed one must be found here and not in the middle of a check.
+    """
+    for certificate in certificates:
+        _ = certificate.extensions
+    return certificates
+
+
 def _load_peer(der: bytes) -> x509.Certificate:
     try:
-        certificate = x509.load_der_x509_certificate(der)
-        # Extensions are parsed late; a malformed one must be found here and not in the middle of the checks.
-        _ = certificate.extensions
+        [certificate] = _whole([x509.load_der_x509_certificate(der)])
         public_key_of(certificate)
-    except (ValueError, IdentityError, x509.DuplicateExtension, UnsupportedAlgorithm):
+    except (*_UNREADABLE, IdentityError):
         raise IdentityRefused(Refusal.UNREADABLE, "the certificate that was shown cannot be read") from None
     return certificate
 
