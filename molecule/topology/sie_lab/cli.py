@@ -104,8 +104,10 @@ def command_exec(lab: topology.Lab, arguments: argparse.Namespace) -> int:
 
 def command_restart(lab: topology.Lab, arguments: argparse.Namespace) -> int:
     """Power off and on."""
-    hosts.restart(lab, lab.host(arguments.host))
+    host = lab.host(arguments.host)
+    hosts.restart(lab, host)
     span.ensure(lab)
+    dns.await_answer(lab, host)
     return 0
 
 

@@ -1,13 +1,16 @@
 """Name service of the lab's little internet: NSD for root, TLD and domains; the participants' resolvers."""
 
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
 from sie_lab.hosts import File, in_parallel, on, run_services, write_files
+from sie_lab.machine import LabError
 from sie_lab.templates import render
 from sie_lab.topology import Host, Lab
 
 HERE = Path(__file__).resolve().parent
+ANSWER_TIMEOUT = 20.0  # seconds; a resolver that has just started answers within two
 ZONES = {
     "root": (".",),
     "tld": ("example.",),
@@ -77,9 +80,26 @@ def _ensure_name_servers(lab: Lab, host: Host) -> bool:
 def _ensure_resolver(lab: Lab, host: Host) -> bool:
     changed = write_files(host, resolver_files(lab, host))
     run_services(host, [RESOLVERS[host.service or ""].unit], restart=bool(changed))
+    await_answer(lab, host)
     return bool(changed)
 
 
-def dig(lab: Lab, *arguments: str) -> str:
+def await_answer(lab: Lab, host: Host) -> None:
+    """Return once a resolver finds its way from the root over both families; at once for any other host."""
+    facing = host.on("net")
+    if host.service not in RESOLVERS or facing is None:
+        return
+    deadline = time.monotonic() + ANSWER_TIMEOUT
+    waiting = {(address, zone) for address in facing.address for zone in ("delta.example", "gamma.example")}
+    while waiting:
+        address, zone = next(iter(waiting))
+        said = dig(lab, f"@{address}", "+short", "+tries=1", "+timeout=1", zone, "SOA", check=False)
+        if "hostmaster" in said:
+            waiting.discard((address, zone))
+        elif time.monotonic() > deadline:
+            raise LabError(f"{host.name} at {address} does not resolve {zone}: {said.strip() or 'no answer'}")
+
+
+def dig(lab: Lab, *arguments: str, check: bool = True) -> str:
     """Run dig on the stub's host; its output."""
-    return on(lab.host("stub"), "dig", *arguments)
+    return on(lab.host("stub"), "dig", *arguments, check=check)

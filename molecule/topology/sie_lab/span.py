@@ -75,8 +75,9 @@ def _ensure_cable(lab: Lab) -> int:
         run(["ip", "link", "delete", "dev", ours], check=False)
     pid = str(process_id(lab.span.to))
     run(["ip", "link", "add", ours, "type", "veth", "peer", "name", port, "netns", pid])
-    run(["ip", "link", "set", "dev", ours, "up"])
-    # No address of either family, not even a link-local one, and no word on the wire: the port only listens.
+    # No address of either family, not even a link-local one, and no word on the wire from either end.
+    run(["sysctl", "-qw", f"net.ipv6.conf.{ours}.disable_ipv6=1"])
+    run(["ip", "link", "set", "dev", ours, "arp", "off", "up"])
     run(["nsenter", "-t", pid, "-n", "sysctl", "-qw", f"net.ipv6.conf.{port}.disable_ipv6=1"])
     run(["nsenter", "-t", pid, "-n", "ip", "link", "set", "dev", port, "arp", "off", "up"])
     return 1
