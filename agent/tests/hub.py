@@ -5,6 +5,7 @@ other end.
 import asyncio
 import ipaddress
 import secrets
+import socket
 import ssl
 import time
 from collections.abc import AsyncIterator, Callable
@@ -19,6 +20,7 @@ from websockets.exceptions import ConnectionClosed
 from websockets.http11 import Request, Response
 
 from sie_core import identity, limits
+from sie_core.errors import TrampolineMisuse
 from sie_core.trampoline import (
     Accounting,
     AlertLevel,
@@ -129,9 +131,9 @@ class Hub:
 
     @asynccontextmanager
     async def listening(
-        self, certificate: Path, key: Path, client_ca: Path, port: int = 0
+        self, certificate: Path, key: Path, client_ca: Path, sock: socket.socket | None = None
     ) -> AsyncIterator[Server]:
-        """Serve on loopback; all connections end with the context."""
+        """Serve on loopback, or on a socket that listens already; all connections end with the context."""
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.minimum_version = ssl.TLSVersion.TLSv1_3
         context.load_cert_chain(certificate, key)
@@ -139,8 +141,7 @@ class Hub:
         context.verify_mode = ssl.CERT_REQUIRED
         async with serve(
             self._serve,
-            "127.0.0.1",
-            port,
+            sock=sock or socket.create_server(("127.0.0.1", 0)),
             ssl=context,
             compression=None,
             ping_interval=None,
@@ -160,7 +161,7 @@ class Hub:
     async def _serve(self, connection: ServerConnection) -> None:
         session = Trampoline(Side.HUB, {2}, now=time.monotonic())
         self.sessions += 1
-        acknowledger = asyncio.create_task(self._acknowledge(session, connection))
+        attendant = asyncio.create_task(self._attend(session, connection))
         try:
             await self._put_out(session, connection)
             while session.closed_reason is None:
@@ -176,7 +177,7 @@ class Hub:
         except ConnectionClosed:
             pass
         finally:
-            acknowledger.cancel()
+            attendant.cancel()
             await self._notify()
 
     def _handle(self, session: Trampoline, event: object) -> None:
@@ -201,16 +202,17 @@ class Hub:
                 self.finished += 1
                 session.finish()
 
-    async def _acknowledge(self, session: Trampoline, connection: ServerConnection) -> None:
-        """Acknowledge what was held back, once that is allowed again."""
+    async def _attend(self, session: Trampoline, connection: ServerConnection) -> None:
+        """Beat, and acknowledge what was held back once that is allowed again."""
+        held_back = False
         while True:
-            if self.acknowledging.is_set():
-                await asyncio.sleep(0.05)
-                continue
-            await self.acknowledging.wait()
-            for stream in self.stored:
-                with suppress(Exception):
-                    session.send_ack(stream, max(self.sequences(stream)))
+            await asyncio.sleep(0.05)
+            if held_back and self.acknowledging.is_set():
+                for stream in self.stored:
+                    with suppress(TrampolineMisuse):  # a stream of another session
+                        session.send_ack(stream, max(self.sequences(stream)))
+            held_back = not self.acknowledging.is_set()
+            session.tick(time.monotonic())
             await self._put_out(session, connection)
 
     async def _put_out(self, session: Trampoline, connection: ServerConnection) -> None:

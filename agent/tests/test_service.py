@@ -1,0 +1,281 @@
+"""`sie-agent run` as systemd runs it: real packets on a real interface, a real hub, real signals."""
+
+import asyncio
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from urllib.error import URLError
+from urllib.request import urlopen
+
+import pytest
+
+from sie_agent.spool import snapshot
+from sie_core._native import decode
+
+from .conftest import Traffic
+from .hub import Authority, Hub
+from .netns import Namespace, frames_of, namespace
+
+pytestmark = [
+    pytest.mark.root,
+    pytest.mark.skipif(
+        os.geteuid() != 0,
+        reason="capturing needs CAP_NET_RAW, and namespaces need root: run the tests as root",
+    ),
+]
+
+STOP_WITHIN = 5.0
+
+
+@pytest.fixture
+def wire() -> Iterator[Namespace]:
+    with namespace() as made:
+        yield made
+
+
+class Running:
+    """A running agent in a namespace, as a child with systemd's notification socket."""
+
+    def __init__(self, wire: Namespace, config: Path, directory: Path, **environment: str) -> None:
+        self._wire = wire
+        self._notify = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        path = directory / "notify"
+        path.unlink(missing_ok=True)
+        self._notify.bind(str(path))
+        self._notify.settimeout(20)
+        self.log = directory / f"log-{time.monotonic_ns()}"
+        with self.log.open("w") as log:
+            self.process = subprocess.Popen(
+                wire.command(sys.executable, "-m", "sie_agent.cli", "run", "--config", str(config)),
+                stderr=log,
+                env={**os.environ, "NOTIFY_SOCKET": str(path), **environment},
+            )
+
+    def notified(self, wanted: str) -> str:
+        """Wait for a notification that contains a word."""
+        while True:
+            message = self._notify.recv(4096).decode()
+            if wanted in message:
+                return message
+
+    def status(self) -> dict[str, object]:
+        """Ask it on its loopback, which is the namespace's."""
+        port = self.metrics_port()
+
+        def ask() -> dict[str, object]:
+            with urlopen(f"http://127.0.0.1:{port}/status", timeout=5) as response:
+                document: dict[str, object] = json.load(response)
+                return document
+
+        return self._wire.inside(ask)
+
+    def metrics_port(self) -> int:
+        for line in self.log.read_text().splitlines():
+            if "metrics on port " in line:
+                return int(line.rsplit(" ", 1)[1])
+        raise AssertionError("the agent has not said where its metrics are")
+
+    async def until(
+        self, condition: Callable[[dict[str, object]], bool], seconds: float = 20
+    ) -> dict[str, object]:
+        """Wait until its status says so."""
+        end = time.monotonic() + seconds
+        while True:
+            try:
+                document = await asyncio.to_thread(self.status)
+            except URLError:
+                document = {}
+            if document and condition(document):
+                return document
+            assert time.monotonic() < end, f"still {document}\n{self.log.read_text()}"
+            await asyncio.sleep(0.05)
+
+    async def stop(self) -> float:
+        """SIGTERM; returns how long it took to end, which it must do well."""
+        begun = time.monotonic()
+        self.process.send_signal(signal.SIGTERM)
+        code = await asyncio.to_thread(self.process.wait, 20)
+        assert code == 0, self.log.read_text()
+        return time.monotonic() - begun
+
+    def end(self) -> None:
+        if self.process.poll() is None:
+            self.process.kill()
+            self.process.wait()
+        self._notify.close()
+
+
+@asynccontextmanager
+async def running(
+    wire: Namespace, config: Path, directory: Path, **environment: str
+) -> AsyncIterator[Running]:
+    agent = Running(wire, config, directory, **environment)
+    try:
+        await asyncio.to_thread(agent.notified, "READY=1")
+        await agent.until(lambda status: all(source["up"] for source in status["sources"]))  # type: ignore[attr-defined]
+        yield agent
+    finally:
+        agent.end()
+
+
+async def put(wire: Namespace, frames: list[bytes]) -> None:
+    await asyncio.to_thread(wire.put, frames)
+
+
+async def test_live_packets_reach_the_hub_each_once(
+    wire: Namespace, traffic: Traffic, config_file: Callable[..., Path], authority: Authority, tmp_path: Path
+) -> None:
+    hub = Hub()
+    listener = wire.inside(lambda: socket.create_server(("127.0.0.1", 0)))
+    port = listener.getsockname()[1]
+    async with hub.listening(*authority.server(), authority.ca, sock=listener):
+        config = config_file(f"wss://127.0.0.1:{port}", interface=wire.inner)
+        async with running(wire, config, tmp_path) as agent:
+            frames = frames_of(traffic.pcap)
+            await put(wire, frames)
+            answered = traffic.transactions - traffic.unanswered
+            await agent.until(lambda status: status["acknowledged"] == answered)
+            assert hub.transactions == answered
+            took = await agent.stop()
+            assert took < STOP_WITHIN
+        # What was waiting for a response is recorded by the stop, and the hub still gets it.
+        assert hub.transactions == traffic.transactions
+        assert hub.finished == 1
+    at_rest = snapshot(tmp_path / "spool")
+    assert at_rest is not None
+    assert (at_rest.ledger.captured, at_rest.ledger.pending) == (traffic.transactions, 0)
+    qnames = [
+        message["message"]["qname_text"]
+        for stream in hub.stored.values()
+        for _, data, _ in stream
+        for message in decode(data)
+    ]
+    assert len(qnames) == traffic.transactions
+    assert not [qname for qname in qnames if "stub-secret" in qname]
+    assert hub.accounts[-1]["captured"] == traffic.transactions
+    log = agent.log.read_text()
+    assert (
+        f"stopped: captured {traffic.transactions} = acknowledged {traffic.transactions} + pending 0" in log
+    )
+
+
+async def test_without_a_hub_everything_waits_in_the_spool_and_a_stop_is_quick(
+    wire: Namespace, traffic: Traffic, config_file: Callable[..., Path], tmp_path: Path
+) -> None:
+    async with running(wire, config_file(interface=wire.inner), tmp_path) as agent:
+        await put(wire, frames_of(traffic.pcap))
+        answered = traffic.transactions - traffic.unanswered
+        status = await agent.until(lambda status: status["captured"] == answered)
+        assert status["pending"] == answered
+        assert status["uplink"]["state"] in ("unreachable", "connecting")  # type: ignore[index]
+        assert status["kernel_drops"] == 0
+        counters = status["counters"]
+        assert isinstance(counters, dict)
+        outcomes = sum(
+            value
+            for name, value in counters.items()
+            if name.startswith("packets_") and name != "packets_seen"
+        )
+        assert counters["packets_seen"] == outcomes
+        assert await agent.stop() < STOP_WITHIN
+    at_rest = snapshot(tmp_path / "spool")
+    assert at_rest is not None
+    assert at_rest.ledger.pending == traffic.transactions
+
+
+async def test_a_kill_loses_nothing_that_had_reached_the_spool(
+    wire: Namespace, traffic: Traffic, config_file: Callable[..., Path], authority: Authority, tmp_path: Path
+) -> None:
+    hub = Hub()
+    hub.acknowledging.clear()
+    listener = wire.inside(lambda: socket.create_server(("127.0.0.1", 0)))
+    port = listener.getsockname()[1]
+    async with hub.listening(*authority.server(), authority.ca, sock=listener):
+        config = config_file(f"wss://127.0.0.1:{port}", interface=wire.inner)
+        async with running(wire, config, tmp_path) as agent:
+            await put(wire, frames_of(traffic.pcap))
+            status = await agent.until(lambda status: status["in_flight"] == 4)
+            assert status["acknowledged"] == 0
+            agent.process.kill()
+            agent.process.wait()
+        at_kill = snapshot(tmp_path / "spool")
+        assert at_kill is not None
+        hub.acknowledging.set()
+        async with running(wire, config, tmp_path) as agent:
+            await agent.until(lambda status: status["pending"] == 0)
+            await agent.stop()
+    assert hub.transactions == at_kill.ledger.pending
+    assert len(hub.sequences(at_kill.stream)) == len(set(hub.sequences(at_kill.stream)))
+
+
+async def test_an_interface_that_vanishes_is_told_once_and_picked_up_again(
+    wire: Namespace, traffic: Traffic, config_file: Callable[..., Path], tmp_path: Path
+) -> None:
+    frames = frames_of(traffic.pcap)
+    async with running(wire, config_file(interface=wire.inner), tmp_path) as agent:
+        await put(wire, frames[: len(frames) // 2])
+        before = (await agent.until(lambda status: int(str(status["captured"])) > 0))["captured"]
+        wire.unplug()
+        await agent.until(lambda status: status["sources"][0]["failures"] >= 2)  # type: ignore[index]
+        wire.plug()
+        await agent.until(lambda status: status["sources"][0]["up"])  # type: ignore[index]
+        await put(wire, frames[len(frames) // 2 :])
+        await agent.until(lambda status: int(str(status["captured"])) > int(str(before)))
+        await agent.stop()
+    log = agent.log.read_text()
+    assert log.count(f"no packets from {wire.inner}: ") == 1
+    assert f"listening on {wire.inner} again" in log
+
+
+async def test_the_watchdog_is_fed_while_all_turns(
+    wire: Namespace, config_file: Callable[..., Path], tmp_path: Path
+) -> None:
+    config = config_file(interface=wire.inner)
+    async with running(wire, config, tmp_path, WATCHDOG_USEC="400000") as agent:
+        for _ in range(3):
+            await asyncio.to_thread(agent.notified, "WATCHDOG=1")
+        summary = await asyncio.to_thread(agent.notified, "STATUS=")
+        assert "1 of 1 interfaces up; uplink" in summary
+        agent.process.send_signal(signal.SIGTERM)
+        await asyncio.to_thread(agent.notified, "STOPPING=1")
+
+
+async def test_a_second_agent_on_the_same_spool_is_refused(
+    wire: Namespace, config_file: Callable[..., Path], tmp_path: Path
+) -> None:
+    config = config_file(interface=wire.inner)
+    async with running(wire, config, tmp_path):
+        second = await asyncio.to_thread(
+            subprocess.run,
+            [sys.executable, "-m", "sie_agent.cli", "run", "--config", str(config)],
+            capture_output=True,
+            text=True,
+            timeout=20,
+        )
+    assert second.returncode == 1
+    assert "is in use by another sie-agent: stop that one" in second.stderr
+
+
+async def test_status_asks_the_running_agent(
+    wire: Namespace, config_file: Callable[..., Path], tmp_path: Path
+) -> None:
+    probe = wire.inside(lambda: socket.create_server(("127.0.0.1", 0)))
+    port = probe.getsockname()[1]
+    probe.close()
+    config = config_file(interface=wire.inner, metrics_port=port)
+    async with running(wire, config, tmp_path):
+        command = wire.command(
+            sys.executable, "-m", "sie_agent.cli", "status", "--config", str(config), "--json"
+        )
+        done = await asyncio.to_thread(subprocess.run, command, capture_output=True, text=True, check=True)
+        assert json.loads(done.stdout)["running"] is True
+        elsewhere = [sys.executable, "-m", "sie_agent.cli", "status", "--config", str(config), "--json"]
+        done = await asyncio.to_thread(subprocess.run, elsewhere, capture_output=True, text=True, check=True)
+        assert json.loads(done.stdout)["running"] is False  # another namespace's loopback: the spool answers
