@@ -39,12 +39,6 @@ def simple_enroll(url: str, ca_file: Path, user: str, token: str, request: bytes
     trusted. Redirections are not followed. Raises EnrolmentFailed.
     """
     parts = urlsplit(url)
-    connection = http.client.HTTPSConnection(
-        parts.hostname or "",
-        parts.port or http.client.HTTPS_PORT,
-        timeout=TIMEOUT,
-        context=_context(ca_file),
-    )
     credentials = base64.b64encode(f"{user}:{token}".encode()).decode()
     headers = {
         "Authorization": f"Basic {credentials}",
@@ -52,10 +46,16 @@ def simple_enroll(url: str, ca_file: Path, user: str, token: str, request: bytes
         "Content-Transfer-Encoding": "base64",
         "Accept": CERTS_ONLY,
     }
+    connection = http.client.HTTPSConnection(
+        parts.hostname or "",
+        parts.port or http.client.HTTPS_PORT,
+        timeout=TIMEOUT,
+        context=_context(ca_file),
+    )
     try:
         connection.request("POST", SIMPLE_ENROLL, base64.encodebytes(request), headers)
-        response = connection.getresponse()
-        body = response.read(MAX_ANSWER + 1)
+        with connection.getresponse() as response:
+            body = response.read(MAX_ANSWER + 1)
     except ssl.SSLCertVerificationError as error:
         raise EnrolmentFailed(
             f"{url}: the server does not prove that it is the hub ({error.verify_message}): compare"

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from sie_core.errors import SieError
 from sie_core.identity import KeyKind
-from sie_core.settings import Config
+from sie_core.settings import Config, ConfigError
 from sie_hub.cli import EXIT_FAILURE, EXIT_OK, add_config_argument
 from sie_hub.config import EXCHANGE_NAME, load_config
 from sie_hub.enrol.authority import init_ca, make_server_certificate
@@ -239,11 +239,14 @@ def _complain(sentence: str) -> int:
 
 
 def _speaking(run: Callable[[argparse.Namespace], int]) -> Callable[[argparse.Namespace], int]:
-    """Errors become one sentence on standard error and exit code 1."""
+    """Errors become one sentence on standard error and exit code 1; those of a configuration are the
+    caller's."""
 
     def wrapped(arguments: argparse.Namespace) -> int:
         try:
             return run(arguments)
+        except ConfigError:
+            raise
         except SieError as error:
             return _complain(str(error))
         except OSError as error:
