@@ -1,16 +1,15 @@
 """Every error that sie-core raises on purpose.
 
-    SieError ├── ConfigError              a configuration file with one or more mistakes, all listed ├──
-    TrampolineMisuse         our own side asked the trampoline for something the protocol does not allow
-    now │   └── WindowFull           a payload was offered while the window of unacknowledged ones was
-    full └── IdentityError            a key, request or certificate that cannot be used
-        ├── RequestRefused       a certificate request (PKCS #10) that is unreadable, unsigned or of a
-        wrong key type └── IdentityRefused      a peer's certificate that does not prove what it must,
-        with the reason's code
+    SieError
+    ├── ConfigError             a configuration file with mistakes, all listed (it lives in sie_core.kinds)
+    ├── TrampolineMisuse        our own side asked for what the protocol does not allow now
+    │   └── WindowFull          a payload was offered while the window was full
+    └── IdentityError           a key, request or certificate that cannot be used
+        ├── RequestRefused      a certificate request that is unreadable, unsigned or of a wrong key type
+        └── IdentityRefused     a peer's certificate that does not prove what it must, with the reason
 
-A configuration file with mistakes is `sie_core.settings.ConfigError`, which lists them all. What a *peer*
-does wrong on the wire is no exception: the trampoline reports it as a `Violation` event, so that
-arbitrary octets from the network never unwind the caller's stack.
+What a *peer* does wrong on the wire is no exception: the trampoline reports it as a `Violation` event, so
+that arbitrary octets from the network never unwind the caller's stack.
 
 The text of each error is one sentence for the operator: the thing, the place, the remedy.
 """
