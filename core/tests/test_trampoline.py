@@ -317,6 +317,36 @@ def test_accounting_records_arrive_as_counters() -> None:
     assert carry(s, h) == [Accounting({"packets_seen": 12, "table_evicted": 0})]
 
 
+def test_a_position_right_below_the_next_sequence_is_no_conflict() -> None:
+    s, h = sensor(), hub()
+    converse(s, h)
+    s.send_hello(STREAM, 6)
+    carry(s, h)
+    h.send_ack(STREAM, 5)
+    assert carry(h, s) == [Acknowledged(STREAM, 5)]
+
+
+def test_a_position_at_the_next_sequence_is_one() -> None:
+    s, h = sensor(), hub()
+    converse(s, h)
+    s.send_hello(STREAM, 6)
+    carry(s, h)
+    h.send_ack(STREAM, 6)
+    assert carry(h, s) == [StreamConflict(STREAM, position=6, next_sequence=6)]
+
+
+def test_a_version_2_hub_that_is_asked_to_stop_still_acknowledges() -> None:
+    s, h = opened()
+    s.send_payload(container(1), 0.0)
+    carry(s, h)
+    s.shutdown()
+    assert carry(s, h) == [PeerShutdown()]
+    assert h.outgoing() == []
+    h.send_ack(STREAM, 1)
+    h.finish()
+    assert carry(h, s) == [Acknowledged(STREAM, 1), PeerFinished()]
+
+
 def test_a_sensor_whose_state_went_back_in_time_learns_it() -> None:
     s, h = sensor(), hub()
     converse(s, h)
@@ -524,6 +554,26 @@ def test_in_version_2_every_message_is_a_sign_of_life() -> None:
     assert why(h) is None
     h.tick(29.0)
     assert why(h) is not None
+
+
+@pytest.mark.parametrize("version", [1, 2])
+def test_a_peer_is_not_silent_while_nobody_reads(version: int) -> None:
+    if version == 2:
+        _s, h = opened()
+    else:
+        h = hub({1})
+        h.receive(CONFIG_1, 0.0)
+        h.receive(LEGACY_HEARTBEAT, 0.0)
+    h.hold()
+    h.tick(1000.0)
+    assert why(h) is None
+    assert h.deadline() == 1010.0
+    h.resume(1001.0)
+    grace = 15.0 if version == 2 else 45.0
+    h.tick(1000.9 + grace)
+    assert why(h) is None
+    h.tick(1001.0 + grace)
+    assert "silent" in (why(h) or "")
 
 
 def test_in_version_1_only_heartbeats_are() -> None:

@@ -368,6 +368,7 @@ class Trampoline:
         self._next_beat: float | None = None
         self._peer_heartbeat: float | None = None
         self._silent_after: float | None = None
+        self._held = False
 
         self._shutdown_sent = False
         self._finish_sent = False
@@ -421,7 +422,8 @@ class Trampoline:
         """When `tick` must be called at the latest, on the caller's clock; None once closed."""
         if self.state is State.CLOSED:
             return None
-        pending = (self._phase_until, self._next_beat, self._silent_after)
+        silent_after = None if self._held else self._silent_after
+        pending = (self._phase_until, self._next_beat, silent_after)
         return min((at for at in pending if at is not None), default=None)
 
     # --- what happens to us -----------------------------------------------------------------------------
@@ -448,7 +450,7 @@ class Trampoline:
             self._fail(
                 f"the session was {self.state.value} for too long: {self._outstanding()}", "too slow: closing"
             )
-        elif self._silent_after is not None and now >= self._silent_after:
+        elif not self._held and self._silent_after is not None and now >= self._silent_after:
             self._fail(
                 f"the {self._peer} has been silent for too long: it announced a message every"
                 f" {self._peer_heartbeat:.1f} s",
@@ -456,6 +458,17 @@ class Trampoline:
             )
         elif self._next_beat is not None and now >= self._next_beat:
             self._beat()
+
+    def hold(self) -> None:
+        """This end stops reading the wire for now, because it has no room for more: the peer's silence is not
+        the peer's, so it is not judged until `resume`."""
+        self._held = True
+
+    def resume(self, now: float) -> None:
+        """This end reads again; what the peer has said meanwhile is still to come."""
+        if self._held and self._peer_heartbeat is not None and self._silent_after is not None:
+            self._silent_after = now + limits.HEARTBEAT_GRACE * self._peer_heartbeat
+        self._held = False
 
     # --- what we do -------------------------------------------------------------------------------------
 
