@@ -18,6 +18,7 @@ use crate::limits::RRSET_OCTETS_MAX;
 use crate::nmsg::Payload;
 use crate::nmsg::dnsqr::{self, DnsQr, Kind};
 use crate::packet::Datagram;
+use crate::recorder::Outcome;
 
 //------------ Refusal -----------------------------------------------------------------------------------------
 
@@ -130,8 +131,11 @@ fn udp_payload(packet: &[u8]) -> Result<&[u8], Refusal> {
         octets: packet,
         checksum_ready: true,
     };
-    let datagram = Datagram::parse(&frame, |_, _| true).map_err(|_| Refusal::RejectedMalformed)?;
-    Ok(datagram.payload())
+    match Datagram::parse(&frame, |_, _| true) {
+        Ok(datagram) => Ok(datagram.payload()),
+        Err(Outcome::RejectedFragment) => Err(Refusal::FilteredFragmented),
+        Err(_) => Err(Refusal::RejectedMalformed),
+    }
 }
 
 //------------ RRset -------------------------------------------------------------------------------------------

@@ -1,0 +1,151 @@
+//! The kernel's filter and the one in user space are one: a program run by a small interpreter of classic BPF
+//! agrees with [`passive_dns::filter::Filter`] on generated frames.
+
+mod common;
+
+use passive_dns::bpf::{self, INSTRUCTIONS_MAX, Instruction, code};
+use passive_dns::filter::Filter;
+use passive_dns::frame::LinkType;
+use passive_dns::recorder::Outcome;
+use passive_dns::resolvers::Resolvers;
+use proptest::prelude::*;
+
+/// Runs a program; what it returns is how much of the packet to keep. A load beyond the packet returns 0, as in
+/// the kernel.
+fn run(program: &[Instruction], packet: &[u8]) -> u32 {
+    fn load(packet: &[u8], offset: u32, octets: usize) -> Option<u32> {
+        let offset = offset as usize;
+        let slice = packet.get(offset..offset + octets)?;
+        Some(slice.iter().fold(0, |value, octet| value << 8 | u32::from(*octet)))
+    }
+    let (mut a, mut x, mut memory) = (0u32, 0u32, [0u32; 16]);
+    let mut at = 0;
+    loop {
+        let Instruction { code, jump_true, jump_false, k } = program[at];
+        at += 1;
+        let loaded = match code {
+            code::LDH_ABSOLUTE => load(packet, k, 2),
+            code::LDB_ABSOLUTE => load(packet, k, 1),
+            code::LD_INDIRECT => load(packet, x + k, 4),
+            code::LDH_INDIRECT => load(packet, x + k, 2),
+            code::LDB_INDIRECT => load(packet, x + k, 1),
+            code::LD_MEMORY => Some(memory[k as usize]),
+            code::ADD => Some(a + k),
+            code::ADD_X => Some(a + x),
+            code::AND => Some(a & k),
+            code::SHIFT_LEFT => Some(a << k),
+            code::TXA => Some(x),
+            _ => Some(a),
+        };
+        let Some(loaded) = loaded else { return 0 };
+        a = loaded;
+        match code {
+            code::LDX_IMMEDIATE => x = k,
+            code::LDX_MEMORY => x = memory[k as usize],
+            code::TAX => x = a,
+            code::ST => memory[k as usize] = a,
+            code::STX => memory[k as usize] = x,
+            code::JUMP => at += k as usize,
+            code::JUMP_EQUAL => at += usize::from(if a == k { jump_true } else { jump_false }),
+            code::JUMP_SET => at += usize::from(if a & k != 0 { jump_true } else { jump_false }),
+            code::RETURN => return k,
+            _ => {}
+        }
+    }
+}
+
+/// What the kernel checks of a program before it takes it: jumps within it, a return at its end.
+fn assert_valid(program: &[Instruction]) {
+    assert!(program.len() <= INSTRUCTIONS_MAX);
+    assert_eq!(program.last().map(|last| last.code), Some(code::RETURN));
+    for (at, instruction) in program.iter().enumerate() {
+        let behind = program.len() - at - 1;
+        match instruction.code {
+            code::JUMP => assert!((instruction.k as usize) < behind),
+            code::JUMP_EQUAL | code::JUMP_SET => {
+                assert!(usize::from(instruction.jump_true.max(instruction.jump_false)) < behind);
+            }
+            code::ST | code::STX | code::LD_MEMORY | code::LDX_MEMORY => assert!(instruction.k < 16),
+            _ => {}
+        }
+    }
+}
+
+fn many_resolvers() -> Vec<String> {
+    let hosts = (0..150).map(|number| format!("203.0.113.{number}"));
+    let networks = (0..150).map(|number| format!("10.{number}.128.0/17"));
+    let ipv6 = (0..60).map(|number| format!("2001:db8:aaaa:{number:x}::53"));
+    let ipv6_networks = (0..60).map(|number| format!("2001:db8:bbbb:{number:x}00::/56"));
+    let known = common::RESOLVERS.into_iter().map(str::to_owned);
+    hosts.chain(networks).chain(ipv6).chain(ipv6_networks).chain(known).collect()
+}
+
+fn agree(
+    link: LinkType,
+    resolvers: &Resolvers,
+    program: &[Instruction],
+    octets: &[u8],
+) -> Result<(), TestCaseError> {
+    let kernel = run(program, octets) > 0;
+    let filter = Filter::new(resolvers.clone(), false);
+    match filter.admit(&common::frame(link, octets, 0)) {
+        Ok(_) => prop_assert!(kernel, "the kernel dropped a message that enters"),
+        // Lengths and names are not looked at in the kernel.
+        Err(Outcome::RejectedMalformed) => {}
+        Err(outcome) => prop_assert!(!kernel, "the kernel passed on a frame whose outcome is {outcome:?}"),
+    }
+    Ok(())
+}
+
+const LINKS: [LinkType; 2] = [LinkType::Ethernet, LinkType::Raw];
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(4000))]
+
+    #[test]
+    fn agrees_with_user_space((link, octets) in prop::sample::select(&LINKS[..]).prop_flat_map(|link| (Just(link), common::octets(link)))) {
+        let resolvers = Resolvers::parse(&common::RESOLVERS).unwrap();
+        let program = bpf::compile(&resolvers, link).unwrap();
+        agree(link, &resolvers, &program, &octets)?;
+    }
+
+    #[test]
+    fn agrees_for_a_long_list(octets in common::octets(LinkType::Ethernet)) {
+        let resolvers = Resolvers::parse(&many_resolvers()).unwrap();
+        let program = bpf::compile(&resolvers, LinkType::Ethernet).unwrap();
+        agree(LinkType::Ethernet, &resolvers, &program, &octets)?;
+    }
+}
+
+/// The generator is worth nothing if it does not reach every outcome.
+#[test]
+fn generated_frames_reach_every_outcome_of_the_filter() {
+    use proptest::strategy::ValueTree;
+    use proptest::test_runner::TestRunner;
+    let mut runner = TestRunner::deterministic();
+    let filter = Filter::new(Resolvers::parse(&common::RESOLVERS).unwrap(), false);
+    let mut seen = [false; Outcome::COUNTERS.len()];
+    for _ in 0..20_000 {
+        let octets = common::octets(LinkType::Ethernet).new_tree(&mut runner).unwrap().current();
+        let outcome = match filter.admit(&common::frame(LinkType::Ethernet, &octets, 0)) {
+            Ok(_) => Outcome::Recorded,
+            Err(outcome) => outcome,
+        };
+        seen[outcome as usize] = true;
+    }
+    seen[Outcome::RejectedTruncated as usize] = true;
+    seen[Outcome::RejectedLinktype as usize] = true;
+    let missing: Vec<_> = Outcome::COUNTERS.iter().zip(seen).filter(|(_, seen)| !seen).collect();
+    assert!(missing.is_empty(), "never seen: {missing:?}");
+}
+
+#[test]
+fn programs_are_valid() {
+    for link in LINKS {
+        for resolvers in [&["192.0.2.53"][..], &["2001:db8::/32"], &["0.0.0.0/0", "::/0"], &common::RESOLVERS]
+        {
+            assert_valid(&bpf::compile(&Resolvers::parse(resolvers).unwrap(), link).unwrap());
+        }
+        assert_valid(&bpf::compile(&Resolvers::parse(&many_resolvers()).unwrap(), link).unwrap());
+    }
+}
