@@ -102,6 +102,8 @@ class Hub:
     """Cut the connection, without a word, when so many more payloads have come, before acknowledging the
     last.
     """
+    shutting_down: bool = False
+    """Ask the sensors to stop sending, and finish the session when they have."""
     acknowledging: asyncio.Event = field(default_factory=asyncio.Event)
     """Acknowledge while this is set."""
     changed: asyncio.Condition = field(default_factory=asyncio.Condition)
@@ -212,6 +214,8 @@ class Hub:
                     with suppress(TrampolineMisuse):  # a stream of another session
                         session.send_ack(stream, max(self.sequences(stream)))
             held_back = not self.acknowledging.is_set()
+            if self.shutting_down:
+                session.shutdown()
             session.tick(time.monotonic())
             await self._put_out(session, connection)
 

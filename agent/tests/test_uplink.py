@@ -156,6 +156,23 @@ async def test_a_slow_hub_pushes_back_into_the_spool(
     assert hub.received == list(range(1, 101))
 
 
+async def test_a_hub_that_goes_down_in_order_is_found_again(
+    config: AgentConfig, spool: Spool, authority: Authority, caplog: pytest.LogCaptureFixture
+) -> None:
+    hub = Hub()
+    async with (
+        hub.listening(*authority.server(), authority.ca),
+        running(replace(config, hubs=(hub.url,)), spool) as uplink,
+    ):
+        await until(lambda: uplink.state is State.CONNECTED)
+        hub.shutting_down = True
+        await until(lambda: uplink.counts.failures >= 1)
+        assert "the hub ended the session in order" in caplog.text
+        hub.shutting_down = False
+        fill(spool, 3)
+        await until(lambda: spool.ledger.pending == 0)
+
+
 async def test_the_next_hub_is_tried_at_once(config: AgentConfig, spool: Spool, authority: Authority) -> None:
     refusing, taking = Hub(), Hub()
     refusing.refuse_with = "closed for maintenance"
@@ -358,6 +375,22 @@ async def test_an_unreadable_authority_is_named(
     async with running(replace(config, ca=tmp_path / "absent.pem"), spool) as uplink:
         await until(lambda: uplink.state is State.NO_IDENTITY)
     assert "absent.pem cannot be used to check the hub: No such file or directory" in caplog.text
+
+
+async def test_a_proxy_that_refuses_is_named(
+    config: AgentConfig, spool: Spool, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def refuse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 407 Proxy Authentication Required\r\nContent-Length: 0\r\n\r\n")
+        await writer.drain()
+        writer.close()
+
+    server = await asyncio.start_server(refuse, "127.0.0.1", 0)
+    monkeypatch.setenv("https_proxy", f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}")
+    monkeypatch.delenv("no_proxy", raising=False)
+    async with server:
+        await refused(config, spool, caplog, "the proxy does not let through", State.UNREACHABLE)
 
 
 async def test_through_a_proxy(

@@ -49,6 +49,8 @@ class SpoolWriter:
     """Puts sealed containers into the spool, in a thread of its own. `offer` never waits."""
 
     def __init__(self, spool: Spool, queue_octets: int = QUEUE_OCTETS) -> None:
+        self.failure: BaseException | None = None
+        """What ended the thread, if it was not `close`: a fault of this program."""
         self._spool = spool
         self._limit = queue_octets
         self._queue: deque[Container] = deque()
@@ -65,11 +67,6 @@ class SpoolWriter:
         """What did not reach the spool, since the start."""
         with self._changed:
             return Lost(self._lost_to_queue, self._lost_to_disk)
-
-    @property
-    def alive(self) -> bool:
-        """Whether the thread runs."""
-        return self._thread.is_alive()
 
     def start(self) -> None:
         """Begin."""
@@ -101,8 +98,11 @@ class SpoolWriter:
         self._thread.join()
 
     def _run(self) -> None:
-        while (container := self._next()) is not None:
-            self._write(container)
+        try:
+            while (container := self._next()) is not None:
+                self._write(container)
+        except BaseException as failure:
+            self.failure = failure
 
     def _next(self) -> Container | None:
         with self._changed:

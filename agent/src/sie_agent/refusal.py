@@ -79,6 +79,8 @@ def explain(error: BaseException) -> Failure:
             return Failure(False, "it closed the connection without an answer; its own log may say why")
         case InvalidHandshake() | WebSocketException():
             return Failure(False, f"no WebSocket server there: {_innermost(error)}")
+        case ImportError():
+            return Failure(False, f"the proxy in the environment cannot be used: {error}")
         case TimeoutError():
             return Failure(False, "no answer in time")
         case socket.gaierror():

@@ -172,8 +172,9 @@ async def _watch(
         elif stalled != told:
             _log.error("%s does not turn: the watchdog is no longer fed", stalled)
         told = stalled
-        if agent.capture.failure is not None:
-            raise agent.capture.failure
+        for failure in (agent.capture.failure, agent.writer.failure):
+            if failure is not None:
+                raise failure
         if uplink.done():
             uplink.result()
         notifier.status(_summary(agent.status()))

@@ -225,6 +225,8 @@ class Uplink:
         self._session = session
         try:
             await session.run()
+            if not self._stopping.is_set():
+                self._failed(Failure(False, "the hub ended the session in order"))
         except Refused:
             if session.conflict:
                 await self._renew_stream()
