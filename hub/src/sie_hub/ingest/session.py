@@ -178,8 +178,10 @@ class Session:
                 await self._on(event)
             self._wake.set()
             while self._waiting_octets > WAITING_OCTETS:
+                self._trampoline.hold()
                 self._room.clear()
                 await self._room.wait()
+            self._trampoline.resume(time.monotonic())
 
     async def _store(self) -> None:
         """Store containers one after the other: each write is fenced by the one before."""
