@@ -24,10 +24,10 @@ from sie_hub.serve.rrtypes import type_text
 BEGIN: Final = b'{"cond":"begin"}\n'
 ONGOING: Final = b'{"cond":"ongoing"}\n'
 SUCCEEDED: Final = b'{"cond":"succeeded"}\n'
+LIMITED: Final = b'{"cond":"limited","msg":"Result limit reached"}\n'
+
 HUMAN_TIME: Final = "%Y-%m-%dT%H:%M:%SZ"
 MAX_TIME: Final = (1 << 32) - 1
-
-LIMITED: Final = b'{"cond":"limited","msg":"Result limit reached"}\n'
 
 
 def failed(reason: str) -> bytes:

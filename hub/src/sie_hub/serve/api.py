@@ -146,11 +146,11 @@ class Api:
         try:
             async with aclosing(blocks):
                 async for lines in blocks:
-                    if lines is None:
-                        lines = answer.ONGOING
-                    yield begin + lines
-                    begin = b""
                     tally.rows = rendering.rows
+                    piece = begin + (answer.ONGOING if lines is None else lines)
+                    if piece:
+                        yield piece
+                    begin = b""
                     if rendering.full:
                         break
         except StoreError as error:

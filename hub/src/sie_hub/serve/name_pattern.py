@@ -74,6 +74,8 @@ def parse_name(octets: bytes) -> bytes:
 
 
 def _wire(text: str) -> bytes:
+    if not text:
+        raise ValueError("a name is missing; the root is written as a dot")
     try:
         return name_from_text(text).lower()
     except FormatError as error:

@@ -102,4 +102,4 @@ class QueryPool:
             await asyncio.get_running_loop().run_in_executor(self._threads, rows.close)
             self._idle.append(connection)
         finally:
-            self._open[reader] -= 1
+            self._open -= Counter({reader: 1})

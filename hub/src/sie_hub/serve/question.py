@@ -177,8 +177,6 @@ def _selection(segments: list[bytes]) -> Selection:
 
 
 def _name(read: Callable[[bytes], T], segment: bytes) -> T:
-    if not segment:
-        raise Refused(400, "a name is missing in the path; the root is written as a dot")
     try:
         return read(segment)
     except ValueError as error:
