@@ -28,7 +28,7 @@ def test_help_names_every_command_and_the_exit_codes() -> None:
     assert "exit codes: 0 done; 1 failed while running; 2 wrong usage or wrong configuration" in done.stdout
 
 
-@pytest.mark.parametrize("command", [name for name in COMMANDS if name != "identity"])
+@pytest.mark.parametrize("command", COMMANDS)
 def test_every_command_teaches_by_example(command: str) -> None:
     done = program(command, "--help")
     assert done.returncode == 0
