@@ -329,7 +329,7 @@ def read_participant(path: Path) -> Participant:
                     frozenset(item["channels"]),
                     item["source"],
                     _revocation(item),
-                    frozenset(item["revoked_serials"]),
+                    frozenset(serial.lstrip("0") for serial in item["revoked_serials"]),
                 )
                 for sensor, item in config["sensors"].items()
             }
