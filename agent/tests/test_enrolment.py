@@ -268,6 +268,27 @@ def test_a_certificate_without_its_key_is_not_installed(tmp_path: Path, server: 
     assert files.standing(WHO, config.ca, NOW) == before
 
 
+@pytest.mark.root
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can leave files to another user")
+def test_root_leaves_its_files_to_the_directorys_owner_and_follows_no_link(
+    tmp_path: Path, server: Server
+) -> None:
+    config = configured(tmp_path, server)
+    config.identity_directory.mkdir()
+    os.chown(config.identity_directory, 64123, 64124)
+    run(config)
+    owners = {(path.stat().st_uid, path.stat().st_gid) for path in config.identity_directory.iterdir()}
+    assert owners == {(64123, 64124)}
+
+    victim = tmp_path / "victim"
+    config.identity_directory.rename(victim)
+    before = {path.name: path.read_bytes() for path in victim.iterdir()}
+    config.identity_directory.symlink_to(victim)
+    with pytest.raises(IdentityFilesError, match="a symbolic link"):
+        run(config, force=True)
+    assert {path.name: path.read_bytes() for path in victim.iterdir()} == before
+
+
 def test_how_an_identity_can_stand(tmp_path: Path, server: Server) -> None:
     config = configured(tmp_path, server)
     files = IdentityFiles(config.identity_directory)

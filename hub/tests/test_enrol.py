@@ -570,7 +570,7 @@ def test_a_token_whose_certificate_was_revoked_is_spent(hub: Enrol) -> None:
     certificate = hub.enrol("ns17", token, csr(key, "ns17"))
     path = hub.directory / "participants" / "isp_a.yml"
     document = yaml.safe_load(path.read_text())
-    document["sensors"]["ns17"]["revoked_serials"] = [identity.serial_text(certificate)]
+    document["sensors"]["ns17"]["revoked_serials"] = [f"0{identity.serial_text(certificate)}"]
     fresh = path.with_name(".isp_a.new")
     fresh.write_text(yaml.safe_dump(document))
     fresh.replace(path)

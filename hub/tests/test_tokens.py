@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import stat
 import threading
 from collections.abc import Callable
@@ -13,6 +14,7 @@ import pytest
 from cryptography import x509
 
 from sie_core import identity
+from sie_core.files import acting_as_owner
 from sie_core.identity import Identity, KeyKind
 from sie_hub.enrol.tokens import (
     DEFAULT_LIFETIME,
@@ -213,14 +215,29 @@ def test_a_store_that_cannot_be_written_is_named(tmp_path: Path) -> None:
 
 
 @pytest.mark.root
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root can leave files to another user")
-def test_root_leaves_what_it_writes_to_the_owner_of_the_directory(tmp_path: Path) -> None:
-    state = tmp_path / "state"
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can act as another user")
+def test_root_issues_tokens_with_the_rights_of_the_directorys_owner(tmp_path: Path) -> None:
+    tmp_path.chmod(0o755)
+    for parent in tmp_path.parents:
+        if parent.stat().st_uid == 0 and "pytest" in parent.name:
+            parent.chmod(0o755)
+    state, victim = tmp_path / "state", tmp_path / "victim"
     state.mkdir()
     os.chown(state, 64123, 64124)
-    issue(TokenStore(state))
+    with acting_as_owner(state):
+        issue(TokenStore(state))
+    assert (os.geteuid(), os.getegid()) == (0, 0)
     owners = {(path.stat().st_uid, path.stat().st_gid) for path in state.rglob("*")}
     assert owners == {(64123, 64124)}
+
+    # An unprivileged enrol that lays out a link gains nothing of root's.
+    victim.mkdir(mode=0o755)
+    shutil.rmtree(state / "tokens")
+    (state / "tokens").symlink_to(victim)
+    with acting_as_owner(state), pytest.raises(TokenStoreError, match="Permission denied"):
+        issue(TokenStore(state))
+    assert victim.stat().st_uid == 0
+    assert list(victim.iterdir()) == []
 
 
 def test_of_many_keys_at_once_exactly_one_gets_the_token(

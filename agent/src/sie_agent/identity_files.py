@@ -115,10 +115,14 @@ class IdentityFiles:
         return Standing("valid", None, fingerprint, peer)
 
     def _write(self, path: Path, data: bytes, mode: int) -> None:
-        """Root, who enrols by hand or by playbook, leaves its files to the directory's owner, whom the
-        agent runs as."""
+        """Root, who enrols by hand or by playbook, leaves its files to the directory's owner.
+
+        That user could lay a link in the directory's place, which root must not follow.
+        """
         owner = None
         if os.geteuid() == 0:
+            if self.directory.is_symlink():
+                raise IdentityFilesError(f"{self.directory}: a symbolic link: name the directory itself")
             status = self.directory.stat()
             owner = (status.st_uid, status.st_gid)
         replace_file(path, data, mode=mode, owner=owner)

@@ -1,6 +1,8 @@
 """Files that are replaced at once or not at all."""
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 
@@ -36,3 +38,27 @@ def sync_directory(directory: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+@contextmanager
+def acting_as_owner(directory: Path) -> Iterator[None]:
+    """For root: work with the rights of a directory's owner, so that what is made there is the owner's.
+
+    Root must not follow with its own rights what an unprivileged user may have laid out for it (a symbolic
+    link in the place of a file). Without effect for everybody else, and for a directory that is not there.
+    The whole process changes its rights: for commands, not for servers with threads. Raises OSError.
+    """
+    if os.geteuid() != 0 or not directory.exists():
+        yield
+        return
+    status = directory.stat()
+    group = os.getegid()
+    os.setegid(status.st_gid)
+    try:
+        os.seteuid(status.st_uid)
+        try:
+            yield
+        finally:
+            os.seteuid(0)
+    finally:
+        os.setegid(group)

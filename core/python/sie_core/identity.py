@@ -347,8 +347,8 @@ def check_peer(
             Refusal.OTHER_EXCHANGE, f"{what} belongs to {identity.exchange}, not to {exchange}"
         )
     _check_usage(certificate, what)
-    for holder, text in ((certificate, what), (issuer, "the certificate of the issuing CA")):
-        _check_time(holder, text, now)
+    _check_time(certificate, what, "enrol again", now)
+    _check_time(issuer, "the certificate of the issuing CA", "the hub's operator must make a new one", now)
     return PeerIdentity(
         identity.exchange,
         identity.participant,
@@ -438,12 +438,12 @@ def _check_usage(certificate: x509.Certificate, what: str) -> None:
         raise IdentityRefused(Refusal.WRONG_USAGE, f"{what} is not for a TLS client alone")
 
 
-def _check_time(certificate: x509.Certificate, what: str, now: datetime) -> None:
+def _check_time(certificate: x509.Certificate, what: str, remedy: str, now: datetime) -> None:
     not_before, not_after = certificate.not_valid_before_utc, certificate.not_valid_after_utc
     if now > not_after:
         raise IdentityRefused(
             Refusal.EXPIRED,
-            f"{what} expired at {_stamp(not_after)}, {_span(now - not_after)} ago: enrol again",
+            f"{what} expired at {_stamp(not_after)}, {_span(now - not_after)} ago: {remedy}",
         )
     if now < not_before:
         raise IdentityRefused(

@@ -5,12 +5,14 @@ import json
 import os
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from ipaddress import ip_address
 from pathlib import Path
 
 from sie_core.errors import SieError
+from sie_core.files import acting_as_owner
 from sie_core.identity import KeyKind
 from sie_core.settings import Config, ConfigError
 from sie_hub.cli import EXIT_FAILURE, EXIT_OK, add_config_argument
@@ -165,14 +167,15 @@ def _token_issue(arguments: argparse.Namespace) -> int:
     if fault is not None:
         return _complain(f"no token for {who}: {fault}")
     now = datetime.now(UTC)
-    token, secret = TokenStore(config["enrol.state"]).issue(
-        arguments.participant,
-        arguments.sensor,
-        now=now,
-        random=os.urandom,
-        lifetime=arguments.hours,
-        unless_valid=arguments.unless_valid,
-    )
+    with _tokens(config) as tokens:
+        token, secret = tokens.issue(
+            arguments.participant,
+            arguments.sensor,
+            now=now,
+            random=os.urandom,
+            lifetime=arguments.hours,
+            unless_valid=arguments.unless_valid,
+        )
     if arguments.json:
         shown = {"changed": secret is not None, "user": who, "secret": secret, "token": token.public(now)}
         print(json.dumps(shown))
@@ -188,11 +191,8 @@ def _token_issue(arguments: argparse.Namespace) -> int:
 def _token_list(arguments: argparse.Namespace) -> int:
     config = load_config(arguments.config)
     now = datetime.now(UTC)
-    tokens = [
-        token
-        for token in TokenStore(config["enrol.state"]).list()
-        if arguments.participant in (None, token.participant)
-    ]
+    with _tokens(config) as store:
+        tokens = [token for token in store.list() if arguments.participant in (None, token.participant)]
     if arguments.json:
         print(json.dumps({"tokens": [token.public(now) for token in tokens]}))
         return EXIT_OK
@@ -203,7 +203,8 @@ def _token_list(arguments: argparse.Namespace) -> int:
 
 def _token_revoke(arguments: argparse.Namespace) -> int:
     config = load_config(arguments.config)
-    changed = TokenStore(config["enrol.state"]).revoke(arguments.id, now=datetime.now(UTC))
+    with _tokens(config) as tokens:
+        changed = tokens.revoke(arguments.id, now=datetime.now(UTC))
     if changed is None:
         return _complain(f"there is no token {arguments.id}")
     if arguments.json:
@@ -211,6 +212,14 @@ def _token_revoke(arguments: argparse.Namespace) -> int:
     else:
         print(f"token {arguments.id} is revoked{'' if changed else ' already'}")
     return EXIT_OK
+
+
+@contextmanager
+def _tokens(config: Config) -> Iterator[TokenStore]:
+    """The tokens of enrol, with enrol's own rights: root issues them into a directory that is not root's."""
+    directory: Path = config["enrol.state"]
+    with acting_as_owner(directory):
+        yield TokenStore(directory)
 
 
 def _not_enrollable(config: Config, participant: str, sensor: str) -> str | None:

@@ -27,6 +27,9 @@ WELL_KNOWN: Final = "/.well-known/est"
 CERTS_ONLY: Final = "application/pkcs7-mime; smime-type=certs-only"
 REQUEST_TYPE: Final = "application/pkcs10"
 
+BODY_TIMEOUT: Final = 30.0
+"""Seconds for the body of a request, which is half a KiB."""
+
 OUTCOMES: Final = (
     "enrolled",
     "enrolled_again",
@@ -155,11 +158,16 @@ async def _body(request: web.Request) -> bytes:
     if request.content_type != REQUEST_TYPE:
         raise EnrolmentRefused("bad_request", f"the content type must be {REQUEST_TYPE}")
     try:
-        text = await request.read()
+        async with asyncio.timeout(BODY_TIMEOUT):
+            text = await request.read()
         return base64.b64decode(b"".join(text.split()), validate=True)
     except web.HTTPRequestEntityTooLarge:
         raise EnrolmentRefused(
             "bad_request", f"a request is no larger than {limits.MAX_REQUEST} octets"
+        ) from None
+    except TimeoutError:
+        raise EnrolmentRefused(
+            "bad_request", f"the request did not arrive within {BODY_TIMEOUT:.0f} s"
         ) from None
     except binascii.Error:
         raise EnrolmentRefused("bad_request", "the certificate request must be sent in base64") from None

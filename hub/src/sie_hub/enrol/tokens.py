@@ -239,14 +239,9 @@ class TokenStore:
     def _locked(self) -> Iterator[None]:
         try:
             self._tokens.mkdir(mode=0o700, parents=True, exist_ok=True)
-            owner = self._owner()
-            if owner is not None:
-                os.chown(self._tokens, *owner)
             path = self._directory / "lock"
             descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
             try:
-                if owner is not None:
-                    os.fchown(descriptor, *owner)
                 fcntl.flock(descriptor, fcntl.LOCK_EX)
                 yield
             finally:
@@ -255,13 +250,6 @@ class TokenStore:
             raise TokenStoreError(
                 f"{error.filename or self._directory}: the tokens cannot be read or written: {error.strerror}"
             ) from None
-
-    def _owner(self) -> tuple[int, int] | None:
-        """Root leaves its files to the directory's owner, so that the unit can go on with them."""
-        if os.geteuid() != 0:
-            return None
-        status = self._directory.stat()
-        return status.st_uid, status.st_gid
 
     def _all(self) -> Iterator[Token]:
         for path in self._tokens.iterdir():
@@ -282,7 +270,7 @@ class TokenStore:
             raise TokenStoreError(f"{path}: this record of a token is damaged: remove it") from None
 
     def _write(self, token: Token) -> None:
-        replace_file(self._tokens / f"{token.id}.json", _to_json(token), mode=0o600, owner=self._owner())
+        replace_file(self._tokens / f"{token.id}.json", _to_json(token), mode=0o600)
 
 
 def _digest(secret: str) -> str:
