@@ -313,7 +313,12 @@ def test_a_hub_that_is_not_there(tmp_path: Path, server: Server) -> None:
 
 
 def test_a_server_without_tls(tmp_path: Path, server: Server) -> None:
-    plain = http.server.HTTPServer(("127.0.0.1", 0), http.server.BaseHTTPRequestHandler)
+    class Quiet(http.server.BaseHTTPRequestHandler):
+        def handle(self) -> None:
+            self.request.recv(4096)
+            self.request.sendall(b"HTTP/1.0 400 Bad Request\r\n\r\n")
+
+    plain = http.server.HTTPServer(("127.0.0.1", 0), Quiet)
     thread = threading.Thread(target=plain.handle_request)
     thread.start()
     config = configured(tmp_path, server, enrol=f"https://localhost:{plain.server_address[1]}")
