@@ -46,7 +46,7 @@ COMMANDS: Final[dict[str, Command]] = {
     "token": Command("sie_hub.enrol.cli", "issue and list one-time enrolment tokens"),
     "registry": Command("sie_hub.registry_cli", "show and change who may send and who may read"),
     "check-config": Command("sie_hub.cli", "check a configuration file and list every mistake in it"),
-    "demo": Command("sie_hub.serve.cli", "run a whole hub on loopback and send it a generated sample"),
+    "demo": Command("sie_hub.demo.cli", "run a whole hub on loopback and send it a generated sample"),
 }
 
 
