@@ -72,8 +72,8 @@ fn assert_valid(program: &[Instruction]) {
 }
 
 fn many_resolvers() -> Vec<String> {
-    let hosts = (0..150).map(|number| format!("203.0.113.{number}"));
-    let networks = (0..150).map(|number| format!("10.{number}.128.0/17"));
+    let hosts = (0..250).map(|number| format!("203.0.113.{number}"));
+    let networks = (0..50).map(|number| format!("192.0.2.{}/31", 128 + 2 * number));
     let ipv6 = (0..60).map(|number| format!("2001:db8:aaaa:{number:x}::53"));
     let ipv6_networks = (0..60).map(|number| format!("2001:db8:bbbb:{number:x}00::/56"));
     let known = common::RESOLVERS.into_iter().map(str::to_owned);

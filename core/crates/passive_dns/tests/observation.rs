@@ -184,7 +184,7 @@ fn rrsets_of_all_sections_are_canonical() {
     let expected = [
         row(&ns, rrtype::A, &[vec![192, 0, 2, 2]], 90),
         row(&www, rrtype::A, &[vec![192, 0, 2, 1], vec![192, 0, 2, 9]], 60),
-        row(&zone, rrtype::NS, &[ns.clone()], 90),
+        row(&zone, rrtype::NS, std::slice::from_ref(&ns), 90),
     ];
     assert_eq!(rows(&mut window), expected);
     assert!(window.is_empty() && window.octets() == 0 && window.take().is_empty());
