@@ -58,11 +58,13 @@ class Follower:
                 pull = await self._consumer()
                 messages = await pull.fetch(most, timeout=timeout)
         except (nats.js.errors.FetchTimeoutError, nats.errors.TimeoutError):
+            _heed_cancellation()
             self._empty += 1
             if self._empty >= TRUSTED_FOR:
                 await self._forget(None)
             return []
         except (nats.errors.Error, TimeoutError, OSError) as error:
+            _heed_cancellation()
             await self._forget(f"{type(error).__name__}")
             await asyncio.sleep(RETRY_WAIT)
             return []
@@ -123,3 +125,10 @@ class Follower:
                 await pull.unsubscribe()
             except nats.errors.Error as error:
                 log.event(_log, logging.INFO, "subscription already gone", why=type(error).__name__)
+
+
+def _heed_cancellation() -> None:
+    """Raise CancelledError if this task has been cancelled: nats-py turns that into errors of its own."""
+    task = asyncio.current_task()
+    if task is not None and task.cancelling():
+        raise asyncio.CancelledError

@@ -140,7 +140,7 @@ class Refiner:
             )
         began = time.monotonic()
         await self._unit.unless_stopped(self._write(b"" if too_large else output.data, output))
-        self._most = UNLIMITED
+        self._most = min(2 * self._most, UNLIMITED)
         self._metrics.publish_seconds.observe(time.monotonic() - began)
         self._metrics.delay_seconds.observe(max(0.0, time.time() - self._first_stored_at))
         self._metrics.published(output, reason, too_large=too_large)

@@ -8,9 +8,12 @@ from typing import Final
 from sie_core._native import DedupeWindow, FormatError
 from sie_core.limits import MAX_INFLATED
 
-MAX_RECORDS: Final = 50_000
-"""Merged records after which a window is closed early. A record takes some 40 octets compressed, so this
-makes 2 MB; the 8 MiB that a message may have leave room for the container that crosses the line."""
+MAX_RECORDS: Final = 100_000
+"""Merged records after which a window is closed early: 100,000 of some 150 octets in memory are 15 MB."""
+
+MAX_OCTETS: Final = 8 << 20
+"""Octets of records, before compression, after which a window is closed early. Compressed they are a third,
+so that a message of 8 MiB has room for what the container that crosses the line brings, too."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,8 +38,9 @@ class Window:
     """One window. It begins behind the last output: what vanished from RAW in between is part of its
     range."""
 
-    def __init__(self, max_records: int = MAX_RECORDS) -> None:
+    def __init__(self, max_records: int = MAX_RECORDS, max_octets: int = MAX_OCTETS) -> None:
         self._records = DedupeWindow(max_entries=max_records)
+        self._max_octets = max_octets
         self._first = 0
         self._last = 0
         self._containers = 0
@@ -58,7 +62,7 @@ class Window:
     @property
     def full(self) -> bool:
         """Whether it must be closed before the next container."""
-        return self._records.full
+        return self._records.full or self._records.octets >= self._max_octets
 
     def add(self, sequence: int, container: bytes, missed: int) -> str | None:
         """Take in the container at a RAW sequence, before which `missed` others have vanished.
