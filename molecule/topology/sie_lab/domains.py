@@ -117,10 +117,11 @@ def _open_hosts(lab: Lab, domain: str, keys: Keys, uid: int) -> int:
     written = in_parallel(
         lambda host: write_files(host, [File("/root/.ssh/authorized_keys", public, 0o600)]), hosts
     )
-    known = "".join(in_parallel(_known_host, hosts))
+    known = in_parallel(_known_host, hosts)
     done = sum(1 for paths in written if paths)
-    if not keys.known_hosts.exists() or keys.known_hosts.read_text() != known:
-        keys.known_hosts.write_text(known)
+    # ssh adds the hosts' other keys by itself once it has connected.
+    if not keys.known_hosts.exists() or not set(known) <= set(keys.known_hosts.read_text().splitlines()):
+        keys.known_hosts.write_text("".join(f"{line}\n" for line in known))
         os.chown(keys.known_hosts, uid, uid if uid == 0 else pwd.getpwuid(uid).pw_gid)
         done += 1
     return done
@@ -128,7 +129,7 @@ def _open_hosts(lab: Lab, domain: str, keys: Keys, uid: int) -> int:
 
 def _known_host(host: Host) -> str:
     kind, key, *_ = on(host, "cat", "/etc/ssh/ssh_host_ed25519_key.pub").split()
-    return f"{host.management} {kind} {key}\n"
+    return f"{host.management} {kind} {key}"
 
 
 def controller(lab: Lab) -> Path:
