@@ -9,7 +9,7 @@ A program's release `sie-agent-0.1.0-<digest>.tar` holds one folder of the same 
 The digest covers what the release is made from (sources, requirements-dev.lock, this folder), so an unchanged
 tree finds its release in the cache and builds nothing. Versions are those of requirements-dev.lock: what was
 tested is what is shipped. Prints one JSON object {what: path} on standard output, progress on standard
-error.
+error; links `agent.tar`, `hub.tar` and `collection.tar.gz` in the cache's releases/ name the newest.
 """
 
 import argparse
@@ -243,6 +243,15 @@ def build_collection(cache: Path) -> Path:
     return archive
 
 
+def name_latest(archive: Path, stem: Path) -> None:
+    """Make a link to the newest archive of its kind, such as `releases/hub.tar`, for inventories to name."""
+    link = stem.with_name(f"{stem.name}.tar{'.gz' if archive.suffix == '.gz' else ''}")
+    fresh = link.with_name(f".{link.name}")
+    fresh.unlink(missing_ok=True)
+    fresh.symlink_to(archive.relative_to(stem.parent))
+    fresh.replace(link)
+
+
 def keep_newest(folder: Path, pattern: str) -> None:
     """Remove all but the newest of what `pattern` finds."""
     found = sorted(folder.glob(pattern), key=lambda path: path.stat().st_mtime, reverse=True)
@@ -287,9 +296,9 @@ def main() -> int:
         for folder in ("releases", "wheels"):
             (cache / folder).mkdir(parents=True, exist_ok=True)
         for name in wanted:
-            made[name] = str(
-                build_program(PROGRAMS[name], cache) if name in PROGRAMS else build_collection(cache)
-            )
+            archive = build_program(PROGRAMS[name], cache) if name in PROGRAMS else build_collection(cache)
+            name_latest(archive, cache / "releases" / name)
+            made[name] = str(archive)
     except BuildError as error:
         print(f"release: {error}", file=sys.stderr)
         return 1
