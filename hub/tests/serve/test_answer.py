@@ -2,6 +2,8 @@
 
 import json
 
+import dns.name
+import dns.rdata
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -50,6 +52,25 @@ def test_common_types_have_a_text_of_one_line_whatever_they_hold(rrtype: int, wi
     text = rdata_text(rrtype, wire)
     assert text
     assert "\n" not in text
+
+
+@given(
+    st.one_of(
+        st.tuples(st.just(1), st.binary(min_size=4, max_size=4)),
+        st.tuples(st.just(28), st.binary(min_size=16, max_size=16)),
+        st.tuples(
+            st.sampled_from([2, 5, 12, 39]),
+            st.lists(st.binary(min_size=1, max_size=12), max_size=5).map(
+                lambda labels: dns.name.Name([*labels, b""]).to_wire() or b""
+            ),
+        ),
+    )
+)
+def test_addresses_and_bare_names_have_the_text_that_dnspython_gives(typed: tuple[int, bytes]) -> None:
+    rrtype, wire = typed
+    assert (
+        rdata_text(rrtype, wire) == dns.rdata.from_wire("IN", type_text(rrtype), wire, 0, len(wire)).to_text()
+    )
 
 
 @given(st.integers(0, 65_535))

@@ -214,6 +214,21 @@ async def _purge(broker: Broker, keep: int) -> None:
         await link.jetstream.update_stream(config)
 
 
+async def test_a_second_serve_on_the_same_store_is_refused(
+    serve: Serve, broker: Broker, tmp_path: Path
+) -> None:
+    serve.start()
+    await serve.answers()
+    other = Serve(tmp_path / "other", broker)
+    other.path.write_text(other.path.read_text().replace(str(other.directory), str(serve.directory)))
+    other.start()
+    assert other.process is not None
+    assert await asyncio.to_thread(other.process.wait, 60) == 1
+    assert "only one process may have it open" in other.log()
+    assert "Traceback" not in other.log()
+    assert serve.stop(signal.SIGTERM) == 0
+
+
 async def test_readers_are_answered_while_nats_server_is_away(
     serve: Serve, broker: Broker, refine: Link, now: int
 ) -> None:

@@ -1,6 +1,7 @@
 """Resource record types as the store and the API see them: their names, which are DNSSEC's, which carry a
 name."""
 
+import functools
 from typing import Final
 
 import dns.exception
@@ -43,6 +44,11 @@ NAME_OFFSET: Final[dict[int, int]] = {
 """The types that `lookup/rdata/name` finds, and how many octets stand before the name in their rdata."""
 
 
+BARE_NAME: Final[frozenset[int]] = frozenset({2, 5, 12, 39})
+"""The types whose rdata is one name and nothing else: NS, CNAME, PTR, DNAME."""
+
+
+@functools.cache
 def type_text(rrtype: int) -> str:
     """The mnemonic, or `TYPE65534` for a type without one (RFC 3597 section 5)."""
     return dns.rdatatype.to_text(dns.rdatatype.RdataType.make(rrtype))

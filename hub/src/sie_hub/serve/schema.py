@@ -102,6 +102,6 @@ def _prepare(connection: Connection, directory: Path) -> None:
         connection.execute("INSERT INTO sie.version SELECT {version:UInt32}", {"version": VERSION})
     elif found != VERSION:
         raise StoreUnusable(
-            f"{directory}: a store of version {found}, and this program works with version {VERSION}: install "
-            "the release that made it, or move the store away and let the SIE stream fill a new one"
+            f"{directory}: a store of version {found}, and this program works with version {VERSION}: "
+            "install the release that made it, or move the store away and let the SIE stream fill a new one"
         )
