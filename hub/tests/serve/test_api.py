@@ -16,6 +16,7 @@ import yaml
 from aiohttp import web
 from prometheus_client import CollectorRegistry
 
+import sie_hub.serve.api
 from sie_core.settings import ConfigError
 from sie_hub import log
 from sie_hub.config import load_config
@@ -349,6 +350,24 @@ async def test_a_failing_database_says_so(
     assert api.count("sie_hub_serve_store_failures_total", purpose="query") == 1
     assert "secret" not in body + caplog.text
     assert "MEMORY_LIMIT_EXCEEDED" in str([record.__dict__.get("fields") for record in caplog.records])
+
+
+async def test_a_mistake_of_the_program_is_logged_by_its_place_alone(
+    api: Serve, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def mistaken(*_: object) -> None:
+        raise KeyError("secret.example.")
+
+    monkeypatch.setattr(sie_hub.serve.api, "statement", mistaken)
+    with caplog.at_level(logging.INFO):
+        status, body, _ = await api.get(f"{PREFIX}/lookup/rrset/name/www.example")
+    assert status == 500
+    assert body.splitlines()[0]
+    said = str([record.__dict__ for record in caplog.records])
+    assert "KeyError" in said
+    assert "test_api.py:" in said
+    assert "secret" not in said + body
+    assert api.count("sie_hub_serve_requests_total", status="500") == 1
 
 
 async def test_a_large_answer_streams_in_bounded_memory(api: Serve, store: Engine) -> None:

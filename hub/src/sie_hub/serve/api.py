@@ -5,8 +5,10 @@ server beneath is aiohttp's low-level one, without routes, because a router woul
 it is split.
 """
 
+import asyncio
 import logging
 import time
+import traceback
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing
 from datetime import UTC, datetime
@@ -84,8 +86,15 @@ class Api:
             self._metrics.store_failures.labels("query").inc()
             log.event(_log, logging.ERROR, "a query failed in the database", problem=_kind_of(error))
             return _refusal(500, "the database failed; the operator's log says more")
-        except ConnectionError:
+        except (ConnectionError, asyncio.CancelledError):
             tally.ending = "abandoned"
+            raise
+        except Exception as error:
+            # A mistake of this program. Its text may hold what was asked, so the log gets its place alone.
+            tally.status = 500
+            place = traceback.extract_tb(error.__traceback__)[-1]
+            where = f"{place.filename}:{place.lineno}"
+            log.event(_log, logging.ERROR, "a request failed", problem=type(error).__name__, where=where)
             raise
         finally:
             self._account(tally)

@@ -74,7 +74,9 @@ class Metrics:
         self.answers = Counter(
             "sie_hub_serve_answers", "Answers begun, by how they ended.", ["ending"], registry=metrics
         )
-        self.answered_rows = Counter("sie_hub_serve_answered_rows", "Rows sent to readers.", registry=metrics)
+        self.answered_rows = Counter(
+            "sie_hub_serve_answered_rows", "Rows sent to readers or summed up for them.", registry=metrics
+        )
         self.answer_seconds = Histogram(
             "sie_hub_serve_answer_seconds",
             "From a request to the end of its answer.",
