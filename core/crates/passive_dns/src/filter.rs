@@ -10,8 +10,8 @@
 
 use crate::dns::{Header, Question};
 use crate::frame::Frame;
+use crate::outcome::Outcome;
 use crate::packet::Datagram;
-use crate::recorder::Outcome;
 use crate::resolvers::Resolvers;
 
 /// The port of the authoritative servers' side.

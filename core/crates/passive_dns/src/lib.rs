@@ -21,6 +21,7 @@ pub mod frame;
 pub mod limits;
 pub mod nmsg;
 pub mod observation;
+pub mod outcome;
 pub mod packet;
 pub mod privacy;
 pub mod recorder;

@@ -17,8 +17,8 @@ use crate::frame::{Frame, LinkType, Timestamp};
 use crate::limits::RRSET_OCTETS_MAX;
 use crate::nmsg::Payload;
 use crate::nmsg::dnsqr::{self, DnsQr, Kind};
+use crate::outcome::Outcome;
 use crate::packet::Datagram;
-use crate::recorder::Outcome;
 
 //------------ Refusal -----------------------------------------------------------------------------------------
 

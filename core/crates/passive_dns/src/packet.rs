@@ -7,7 +7,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use crate::frame::{Frame, LinkType};
 use crate::limits::{EXTENSION_HEADERS_MAX, VLAN_TAGS_MAX};
-use crate::recorder::Outcome;
+use crate::outcome::Outcome;
 
 pub const ETHERNET_HEADER_OCTETS: usize = 14;
 pub const VLAN_TAG_OCTETS: usize = 4;

@@ -10,55 +10,10 @@ use crate::frame::{Event, Frame, FrameSource, Timestamp};
 use crate::limits::{CONTAINER_OCTETS_MAX, CONTAINER_OCTETS_MIN, TABLE_ENTRIES_MAX};
 use crate::nmsg::dnsqr::{Capture, Kind, Transaction};
 use crate::nmsg::{Codec, Container, Envelope, Writer};
+use crate::outcome::Outcome;
 use crate::privacy::{self, End};
 use crate::resolvers::Resolvers;
 use crate::transaction::{Key, Pending, Table};
-
-//------------ Outcome -----------------------------------------------------------------------------------------
-
-/// What becomes of a packet; every packet has exactly one outcome.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum Outcome {
-    /// It waits in the table, or is part of a transaction.
-    Recorded,
-    /// Neither the sender of a query nor the receiver of a response is a listed resolver.
-    FilteredDirection,
-    /// Both ends are listed.
-    FilteredBothListed,
-    /// Recursion is desired.
-    FilteredRd,
-    /// Another opcode than QUERY.
-    FilteredOpcode,
-    /// Not to port 53, for a query, or not from port 53, for a response.
-    FilteredPort,
-    /// Not UDP over IP.
-    FilteredProtocol,
-    /// The capture cut it short.
-    RejectedTruncated,
-    /// Its headers contradict its length or each other.
-    RejectedMalformed,
-    /// A piece of a fragmented datagram.
-    RejectedFragment,
-    /// Of a link type that is not read.
-    RejectedLinktype,
-}
-
-impl Outcome {
-    /// The counters' names, in the order of the outcomes.
-    pub const COUNTERS: [&str; 11] = [
-        "packets_recorded",
-        "packets_filtered_direction",
-        "packets_filtered_both_listed",
-        "packets_filtered_rd",
-        "packets_filtered_opcode",
-        "packets_filtered_port",
-        "packets_filtered_protocol",
-        "packets_rejected_truncated",
-        "packets_rejected_malformed",
-        "packets_rejected_fragment",
-        "packets_rejected_linktype",
-    ];
-}
 
 //------------ Counters ----------------------------------------------------------------------------------------
 
@@ -154,6 +109,9 @@ impl Settings {
 /// nothing.
 const FRAMES_PER_LOOK: u32 = 128;
 
+/// How long the clock is not looked at while no packet comes.
+const TICK: Duration = Duration::from_millis(100);
+
 /// Why [`Recorder::pump`] returned.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Pause {
@@ -213,7 +171,7 @@ impl Recorder {
                 self.tick(now);
             }
             let left = deadline.map_or(Duration::MAX, |end| end.saturating_duration_since(Instant::now()));
-            let patience = left.min(self.output.flush_interval);
+            let patience = left.min(TICK);
             for _ in 0..FRAMES_PER_LOOK {
                 if !self.output.sealed.is_empty() {
                     return Ok(Pause::Sealed);

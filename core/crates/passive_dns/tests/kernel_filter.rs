@@ -6,7 +6,7 @@ mod common;
 use passive_dns::bpf::{self, INSTRUCTIONS_MAX, Instruction, code};
 use passive_dns::filter::Filter;
 use passive_dns::frame::LinkType;
-use passive_dns::recorder::Outcome;
+use passive_dns::outcome::Outcome;
 use passive_dns::resolvers::Resolvers;
 use proptest::prelude::*;
 
