@@ -94,6 +94,15 @@ class Hub:
         process.send_signal(number)
         return process.wait(20)
 
+    def stop_gently(self, unit: str) -> int:
+        """Ask a unit to end. Returns its exit code."""
+        return self.stop(unit, signal.SIGTERM)
+
+    def start_another(self, unit: str) -> None:
+        """Start a unit a second time; `wait` and `stop` mean the second one from then on."""
+        self._processes[f"first {unit}"] = self._processes.pop(unit)
+        self.start(unit)
+
     def wait(self, unit: str, seconds: float = 20) -> int:
         """Wait for a unit to end by itself. Returns its exit code."""
         return self._processes.pop(unit).wait(seconds)

@@ -14,13 +14,11 @@ from sie_core.trampoline import (
     Acknowledged,
     AlertReceived,
     Compression,
+    Event,
     Negotiated,
     OutboundPayload,
-    PeerShutdown,
     Side,
-    StreamConflict,
     Trampoline,
-    Violation,
 )
 
 
@@ -48,11 +46,13 @@ class Sensor:
     in_flight: int = 0
     sessions: int = 0
     alerts: list[str] = field(default_factory=list)
-    events: list[object] = field(default_factory=list)
     headers: Mapping[str, str] = field(default_factory=dict)
     trimmed: set[int] = field(default_factory=set)
     accounting: Mapping[str, int] = field(default_factory=dict)
     closed_reason: str | None = None
+    limit: int | None = None  # send no container beyond this one yet
+    _sent: int = 0
+    _opened: bool = False
 
     async def session(self, *, until_acknowledged: int | None = None) -> str:
         """One session, until the hub ends it or everything (or so much) is acknowledged. Returns why it
@@ -61,8 +61,6 @@ class Sensor:
         Raises SessionRefused, aiohttp.ClientError or OSError when there is none.
         """
         goal = len(self.containers) if until_acknowledged is None else until_acknowledged
-        trampoline = Trampoline(Side.SENSOR, {2}, now=time.monotonic())
-        self.in_flight = 0
         async with aiohttp.ClientSession() as http:
             try:
                 websocket = await http.ws_connect(
@@ -71,42 +69,57 @@ class Sensor:
             except aiohttp.WSServerHandshakeError as error:
                 raise await self._refusal(http, error) from None
             self.sessions += 1
-            sent = 0
-            opened = False
             async with websocket:
-                while True:
-                    while opened and trampoline.can_send and sent < len(self.containers):
-                        sent += 1
-                        if sent not in self.trimmed:
-                            trampoline.send_payload(self._payload(sent), time.monotonic())
-                    for message in trampoline.outgoing():
-                        await websocket.send_bytes(message)
-                    self.in_flight = trampoline.in_flight
-                    if trampoline.closed_reason is not None:
-                        return trampoline.closed_reason
-                    if opened and self.acknowledged >= goal:
-                        return "everything acknowledged"
-                    message_in = await websocket.receive(timeout=30)
-                    if message_in.type is not aiohttp.WSMsgType.BINARY:
-                        return f"the hub closed ({message_in.type.name}, {websocket.close_code})"
-                    for event in trampoline.receive(message_in.data, time.monotonic()):
-                        self.events.append(event)
-                        match event:
-                            case Negotiated():
-                                trampoline.send_hello(self.stream, len(self.containers) + 1, "test")
-                            case Acknowledged(_, sequence):
-                                if not opened:
-                                    sent = sequence
-                                    if self.accounting:
-                                        trampoline.send_accounting(self.accounting)
-                                opened = True
-                                self.acknowledged = max(self.acknowledged, sequence)
-                            case AlertReceived(_, text, _):
-                                self.alerts.append(text)
-                            case PeerShutdown() | StreamConflict() | Violation():
-                                pass
+                return await self._converse(websocket, goal)
 
-    async def deliver(self, *, timeout: float = 60.0) -> None:
+    async def _converse(self, websocket: aiohttp.ClientWebSocketResponse, goal: int) -> str:
+        trampoline = Trampoline(Side.SENSOR, {2}, now=time.monotonic())
+        self._sent = 0
+        self._opened = False
+        receiving = asyncio.ensure_future(websocket.receive())
+        try:
+            while True:
+                trampoline.tick(time.monotonic())
+                while self._opened and trampoline.can_send and self._sent < self._sendable:
+                    self._sent += 1
+                    if self._sent not in self.trimmed:
+                        trampoline.send_payload(self._payload(self._sent), time.monotonic())
+                for message in trampoline.outgoing():
+                    await websocket.send_bytes(message)
+                self.in_flight = trampoline.in_flight
+                if trampoline.closed_reason is not None:
+                    return trampoline.closed_reason
+                if self._opened and self.acknowledged >= goal:
+                    return "everything acknowledged"
+                await asyncio.wait({receiving}, timeout=0.02)
+                if not receiving.done():
+                    continue
+                received = receiving.result()
+                receiving = asyncio.ensure_future(websocket.receive())
+                if received.type is not aiohttp.WSMsgType.BINARY:
+                    return f"the hub closed ({received.type.name}, {websocket.close_code})"
+                for event in trampoline.receive(received.data, time.monotonic()):
+                    self._on(event, trampoline)
+        finally:
+            self.in_flight = 0
+            receiving.cancel()
+            await asyncio.gather(receiving, return_exceptions=True)
+
+    def _on(self, event: Event, trampoline: Trampoline) -> None:
+        match event:
+            case Negotiated():
+                trampoline.send_hello(self.stream, len(self.containers) + 1, "test")
+            case Acknowledged(_, sequence):
+                if not self._opened:
+                    self._opened = True
+                    self._sent = sequence
+                    if self.accounting:
+                        trampoline.send_accounting(self.accounting)
+                self.acknowledged = max(self.acknowledged, sequence)
+            case AlertReceived(_, text, _):
+                self.alerts.append(text)
+
+    async def deliver(self, *, timeout: float | None = 60.0) -> None:
         """Sessions, one after the other, until everything is acknowledged."""
         async with asyncio.timeout(timeout):
             while self.acknowledged < len(self.containers):
@@ -115,6 +128,10 @@ class Sensor:
                 except (SessionRefused, aiohttp.ClientError, OSError, asyncio.IncompleteReadError) as error:
                     self.closed_reason = repr(error)
                 await asyncio.sleep(random.uniform(0.01, 0.1))
+
+    @property
+    def _sendable(self) -> int:
+        return len(self.containers) if self.limit is None else min(self.limit, len(self.containers))
 
     def _payload(self, sequence: int) -> OutboundPayload:
         return OutboundPayload(
