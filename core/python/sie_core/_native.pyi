@@ -137,7 +137,7 @@ class Recorder:
     def finish(self) -> list[Container]:
         """Turn every waiting query into an unanswered one and seal what there is."""
     def counters(self) -> dict[str, int]:
-        """A consistent snapshot, at most a few hundred packets old while ``pump`` runs elsewhere.
+        """What the last ``pump`` or ``finish`` left; asking never waits for one that runs elsewhere.
 
         packets_seen is the sum of packets_recorded, packets_filtered_* and packets_rejected_*.
         """
