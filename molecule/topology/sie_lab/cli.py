@@ -69,10 +69,16 @@ def command_create(lab: topology.Lab, _arguments: argparse.Namespace) -> int:
 
 
 def command_deploy(lab: topology.Lab, _arguments: argparse.Namespace) -> int:
-    """The product's playbooks; how much they changed, as JSON."""
-    progress = Progress(lab.prefix)
-    deploy.deploy(lab, progress)
-    print(json.dumps({"changed": progress.changes}))
+    """All of the product's playbooks."""
+    deploy.deploy(lab, Progress(lab.prefix))
+    return 0
+
+
+def command_playbook(lab: topology.Lab, arguments: argparse.Namespace) -> int:
+    """One of them; how much it changed, as JSON."""
+    if (arguments.participant is None) != (arguments.name == "hub"):
+        raise topology.TopologyError(f"the playbook {arguments.name} is for a participant, and hub for none")
+    print(json.dumps({"changed": deploy.playbook(lab, arguments.name, arguments.participant)}))
     return 0
 
 
@@ -129,6 +135,9 @@ def command_queries(lab: topology.Lab, arguments: argparse.Namespace) -> int:
     return 0
 
 
+CHANGING = (up, down, command_create, command_deploy, command_playbook)  # one at a time
+
+
 def parser() -> argparse.ArgumentParser:
     """All commands."""
     root = argparse.ArgumentParser(prog="lab.py", description=__doc__)
@@ -147,7 +156,12 @@ def parser() -> argparse.ArgumentParser:
     command("up", up, "make the lab, deploy the product to it, drive queries, show what came of them")
     command("down", down, "remove the lab")
     command("create", command_create, "make hosts and name service, deploy nothing")
-    command("deploy", command_deploy, "run the product's playbooks against hosts that exist")
+    command("deploy", command_deploy, "run all of the product's playbooks on hosts that exist")
+    playbook = command(
+        "playbook", command_playbook, "run one of them; prints how many tasks changed, as JSON"
+    )
+    playbook.add_argument("name", choices=["hub", *deploy.OF_PARTICIPANTS])
+    playbook.add_argument("participant", nargs="?")
     command("info", command_info, "addresses and the reader's key, as one JSON object")
     mirror = command("span", command_span, "the mirror port")
     mirror.add_argument("state", choices=["on", "off", "status"])
@@ -174,7 +188,7 @@ def main(words: Sequence[str] | None = None) -> int:
     arguments = parser().parse_args(words)
     try:
         lab = topology.load(INVENTORIES[arguments.lab])
-        if arguments.run not in (up, down, command_create, command_deploy):
+        if arguments.run not in CHANGING:
             return int(arguments.run(lab, arguments))
         with exclusively(cache() / f"{lab.prefix}.lock"):
             return int(arguments.run(lab, arguments))

@@ -34,6 +34,7 @@ AGREEMENT_SIGNED = "2026-01-01"
 PROBE_ZONE = "wild.example"
 READER = "analyst"
 ENROL_PORT, INGEST_PORT, SERVE_PORT = 8444, 8443, 8445  # the hub role's defaults
+OF_PARTICIPANTS = ("onboard_participant", "configure_my_sensor")
 CONFIGURE = Path(__file__).resolve().parent / "configure_my_sensor.sh"
 TOLD = ("signer", "passphrase")  # what the operator tells a participant by another way
 RECAP = re.compile(r"^\S+\s+:\s+ok=\d+\s+changed=(\d+)", re.MULTILINE)
@@ -49,21 +50,26 @@ class Releases:
 
 
 def deploy(lab: Lab, progress: Progress) -> None:
-    """Releases, hub, each participant onboarded, then configured. CommandError shows a failing run's end."""
+    """Every playbook in order: hub, each participant onboarded, then configured. Ends at one that fails."""
     with progress.step("releases") as step:
-        releases = build_releases(lab)
+        build_releases(lab)
         step.note = "ready"
-    with progress.step("playbook hub") as step:
-        step.changed = operator_playbook(lab, "hub", hub_inventory(lab, releases))
-    for participant in lab.participants.values():
-        with progress.step(f"playbook onboard_participant, {participant.name}") as step:
-            answers = onboarding_answers(lab, participant, releases)
-            step.changed = operator_playbook(
-                lab, "onboard_participant", hub_inventory(lab, releases), participant.name, answers
-            )
-    for participant in lab.participants.values():
-        with progress.step(f"playbook configure_my_sensor, {participant.name}") as step:
-            step.changed = configure_sensor(lab, participant)
+    order = [("hub", None), *((name, who) for name in OF_PARTICIPANTS for who in lab.participants)]
+    for name, who in order:
+        with progress.step(" ".join(filter(None, ("playbook", name, who)))) as step:
+            step.changed = playbook(lab, name, who)
+
+
+def playbook(lab: Lab, name: str, participant: str | None) -> int:
+    """Run one of the collection's playbooks in the domain it is for; how many tasks changed something."""
+    if name == "configure_my_sensor":
+        return configure_sensor(lab, lab.participant(participant or ""))
+    releases = build_releases(lab)
+    inventory = hub_inventory(lab, releases)
+    if participant is None:
+        return operator_playbook(lab, name, inventory)
+    answers = onboarding_answers(lab, lab.participant(participant), releases)
+    return operator_playbook(lab, name, inventory, participant, answers)
 
 
 def build_releases(lab: Lab) -> Releases:
@@ -130,9 +136,20 @@ def operator_playbook(
         answers_file = folder / f"{participant}.yml"
         answers_file.write_text(yaml.safe_dump(dict(answers or {}), sort_keys=False))
         command += ["-e", f"participant={participant}", "-e", f"@{answers_file}"]
-    environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
     log = log_of(lab, "-".join(filter(None, (name, participant))))
-    return changed(run_logged(command, log, cwd=REPOSITORY, environment=environment))
+    return changed(run_logged(command, log, cwd=REPOSITORY, environment=operator_environment()))
+
+
+def operator_environment() -> dict[str, str]:
+    """Ours, but with the checkout's Ansible settings alone: molecule exports its own to what it starts."""
+    inherited = {key: value for key, value in os.environ.items() if not key.startswith("ANSIBLE_")}
+    return {
+        **inherited,
+        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+        "ANSIBLE_CONFIG": str(REPOSITORY / "ansible.cfg"),
+        "ANSIBLE_HOME": str(cache() / "ansible"),
+        "ANSIBLE_NOCOLOR": "true",
+    }
 
 
 def handed_over(lab: Lab, participant: Participant) -> Path:
