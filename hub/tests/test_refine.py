@@ -271,17 +271,32 @@ async def test_refining_survives_the_server_being_killed(broker: Broker, sample:
     assert contiguous(await ranges(broker), len(sample.containers))
 
 
-async def test_a_raw_made_anew_under_an_old_sie_is_an_error_with_a_remedy(
-    broker: Broker, sample: Sample
-) -> None:
-    await put(broker, sample.containers[:3])
-    async with refining(broker) as running:
-        await running.until_position(3)
+async def remake_raw(broker: Broker) -> None:
     async with broker.administrator() as administrator:
         await administrator.jetstream.delete_stream(RAW)
     await broker.make_streams()
+
+
+async def test_a_raw_made_anew_is_refined_from_its_beginning(broker: Broker, sample: Sample) -> None:
+    await put(broker, [b"garbage"] * 3)
     async with refining(broker) as running:
-        with pytest.raises(UnitFailed, match="SIE covers RAW up to 3, but RAW ends at 0"):
+        await running.until_position(3)
+    await remake_raw(broker)
+    await put(broker, sample.containers)
+    async with refining(broker) as running:
+        await running.until(lambda: running.value("raw_position") == len(sample.containers))
+        assert running.outcomes("containers", CONTAINERS) == {"refined": len(sample.containers)}
+    assert counted(message.data for message in await broker.sie()) == sample.rrsets
+
+
+async def test_a_raw_made_anew_under_a_running_refine_ends_it(broker: Broker, sample: Sample) -> None:
+    async with refining(broker) as running:
+        await put(broker, sample.containers[:3])
+        await running.until_position(3)
+        await remake_raw(broker)
+        broker.kill()
+        broker.start()
+        with pytest.raises(UnitFailed, match="RAW was made anew under this process"):
             await running.task
 
 

@@ -43,6 +43,7 @@ HEADER_TRANSACTIONS: Final = "Sie-Transactions"  # RAW: payloads in the containe
 HEADER_SOURCE: Final = "Sie-Source"  # RAW: the source id that the registry gives the sensor
 HEADER_RAW_FIRST: Final = "Sie-Raw-First"  # SIE: the range of RAW that the message covers, both ends included
 HEADER_RAW_LAST: Final = "Sie-Raw-Last"
+HEADER_RAW_MADE: Final = "Sie-Raw-Made"  # SIE: when RAW was made; made anew, it counts from 1 again
 HEADER_WRITER: Final = "Sie-Writer"  # SIE: which run of refine wrote it, sixteen hexadecimal digits
 
 VERSION_1: Final = "v1"  # the last part of the subject of an upload

@@ -18,6 +18,7 @@ from sie_hub.refine.window import Output, Window
 from sie_hub.streams import (
     HEADER_RAW_FIRST,
     HEADER_RAW_LAST,
+    HEADER_RAW_MADE,
     HEADER_WRITER,
     MAX_MESSAGE,
     RAW,
@@ -46,13 +47,18 @@ class Refiner:
         self._first_stored_at = 0.0
         self._most = UNLIMITED
         self._written = 0  # the last sequence of SIE
+        self._raw_made = ""
 
     async def run(self) -> None:
         """Refine until the unit is to stop. What is in the open window then is read again next time."""
         start = await self._unit.unless_stopped(self._link.persist(self._resume))
         follower = Follower(self._link, RAW, start)
         self._unit.ready(f"refining from {start} of {RAW}")
+        reconnects = self._link.reconnects
         while not self._unit.stopping.is_set():
+            if self._link.reconnects != reconnects:
+                reconnects = self._link.reconnects
+                await self._unit.unless_stopped(self._link.persist(self._check_raw))
             for followed in await follower.fetch(timeout=self._patience()):
                 await self._add(followed)
                 if self._window.full or self._window.containers >= self._most:
@@ -71,6 +77,7 @@ class Refiner:
         """The sequence of RAW to go on from: behind what SIE covers, or where RAW begins if SIE has
         nothing."""
         raw = await self._link.state(RAW)
+        self._raw_made = raw.made
         self._written = (await self._link.state(SIE)).last
         message = await self._link.last_message(SIE, SIE_DEDUPLICATED)
         if message is None:
@@ -78,12 +85,17 @@ class Refiner:
         covered = message.number(HEADER_RAW_LAST)
         if covered is None:
             raise UnitFailed(f"message {message.sequence} of {SIE} names no range of {RAW}: who wrote it?")
-        if covered > raw.last:
-            raise UnitFailed(
-                f"{SIE} covers {RAW} up to {covered}, but {RAW} ends at {raw.last}, so it was made anew: "
-                f"delete {SIE} too once it has been served, and start again"
-            )
+        if message.headers.get(HEADER_RAW_MADE) != raw.made:
+            log.event(_log, logging.WARNING, f"{RAW} was made anew: refining it from its beginning")
+            return raw.first
         return covered + 1
+
+    async def _check_raw(self) -> None:
+        """Raises UnitFailed when RAW is not the stream that this process has begun to read."""
+        if (await self._link.state(RAW)).made != self._raw_made:
+            raise UnitFailed(
+                f"{RAW} was made anew under this process, which ends so that it begins anew, too"
+            )
 
     async def _add(self, followed: Followed) -> None:
         message = followed.message
@@ -152,6 +164,7 @@ class Refiner:
         headers = {
             HEADER_RAW_FIRST: str(output.first),
             HEADER_RAW_LAST: str(output.last),
+            HEADER_RAW_MADE: self._raw_made,
             HEADER_WRITER: self._name,
         }
         while True:
