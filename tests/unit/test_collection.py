@@ -1,0 +1,98 @@
+"""The collection as it is shipped: complete when built, documented, and of one version with the programs."""
+
+import ast
+import subprocess
+import tarfile
+import tomllib
+from pathlib import Path
+
+import pytest
+import yaml
+
+from tests.unit.roles_page import ORDER, PAGE, ROLES, page
+
+REPOSITORY = Path(__file__).parents[2]
+COLLECTION = REPOSITORY / "collections/ansible_collections/sie_europe/passive_dns"
+PLAYBOOKS = ("hub", "onboard_participant", "configure_my_sensor")
+HOW_TO = {
+    "onboard_participant": "onboard-a-participant.md",
+    "configure_my_sensor": "configure-my-sensor.md",
+}
+
+
+@pytest.fixture(scope="module")
+def shipped(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tarfile.TarInfo]:
+    """What `ansible-galaxy collection build` packs. It ends with success even when it leaves roles out."""
+    output = tmp_path_factory.mktemp("built")
+    build = ["ansible-galaxy", "collection", "build", "--output-path", str(output)]
+    subprocess.run(build, cwd=COLLECTION, check=True, capture_output=True)
+    (archive,) = output.glob("*.tar.gz")
+    with tarfile.open(archive) as tar:
+        return {member.name: member for member in tar}
+
+
+def test_what_is_shipped_is_complete(shipped: dict[str, tarfile.TarInfo]) -> None:
+    for role in ORDER:
+        for file in ("tasks/main.yml", "defaults/main.yml", "meta/argument_specs.yml"):
+            assert f"roles/{role}/{file}" in shipped
+    for playbook in PLAYBOOKS:
+        assert f"playbooks/{playbook}.yml" in shipped
+    source = {
+        str(path.relative_to(COLLECTION))
+        for folder in ("roles", "playbooks", "plugins", "meta")
+        for path in (COLLECTION / folder).rglob("*")
+        if path.is_file() and "__pycache__" not in path.parts
+    }
+    assert source <= shipped.keys()
+
+
+def test_what_is_shipped_has_no_links_and_no_tests(shipped: dict[str, tarfile.TarInfo]) -> None:
+    assert not [member.name for member in shipped.values() if member.issym() or member.islnk()]
+    assert not [name for name in shipped if name.startswith("tests/") or name.endswith(".pyc")]
+
+
+def test_top_level_roles_are_the_collections() -> None:
+    assert (REPOSITORY / "roles").is_symlink()
+    assert (REPOSITORY / "roles").resolve() == ROLES.resolve()
+    assert sorted(ORDER) == sorted(path.name for path in ROLES.iterdir())
+
+
+def test_there_is_one_version() -> None:
+    versions = {"galaxy.yml": yaml.safe_load((COLLECTION / "galaxy.yml").read_text())["version"]}
+    for folder in ("core", "agent", "hub"):
+        with (REPOSITORY / folder / "pyproject.toml").open("rb") as file:
+            versions[folder] = tomllib.load(file)["project"]["version"]
+    assert len(set(versions.values())) == 1, versions
+
+
+def test_the_page_of_roles_is_what_the_roles_say() -> None:
+    assert PAGE.read_text() == page(), "write it again: python -m tests.unit.roles_page"
+
+
+@pytest.mark.parametrize("playbook", PLAYBOOKS)
+def test_every_playbook_is_documented(playbook: str) -> None:
+    fqcn = f"sie_europe.passive_dns.{playbook}"
+    assert fqcn in (COLLECTION / "README.md").read_text()
+    assert f"ansible-playbook {fqcn}" in (COLLECTION / f"playbooks/{playbook}.yml").read_text()
+    if playbook in HOW_TO:
+        assert f"ansible-playbook {fqcn}" in (REPOSITORY / "docs/how-to" / HOW_TO[playbook]).read_text()
+
+
+@pytest.mark.parametrize("role", ORDER)
+def test_variables_of_a_role_carry_its_name(role: str) -> None:
+    for file in ("defaults/main.yml", "vars/main.yml"):
+        if (path := ROLES / role / file).exists():
+            assert all(name.startswith(f"{role}_") for name in yaml.safe_load(path.read_text()))
+
+
+def test_phases_are_files_with_a_tag_each() -> None:
+    for role in ("hub", "sensor"):
+        tasks = yaml.safe_load((ROLES / role / "tasks/main.yml").read_text())
+        phases = [(task["ansible.builtin.import_tasks"], task["tags"]) for task in tasks]
+        wanted = ["preflight", "install", "configure", "run", "verify"]
+        assert phases == [(f"{phase}.yml", [phase]) for phase in wanted]
+
+
+def test_the_probe_runs_on_the_oldest_python_of_a_target() -> None:
+    source = (ROLES / "sensor/files/probe.py").read_text()
+    ast.parse(source, feature_version=(3, 9))
