@@ -14,7 +14,7 @@ description:
     archive itself (C(NAME.tar.gz.sig)), all by C(ssh-keygen -Y sign) in the namespace C(sie-onboarding).
   - The archive's octets depend on its content and the key alone, so the same content changes nothing.
 author:
-  - The sie-fleet maintainers
+  - The sie-fleet maintainers (!UNKNOWN)
 options:
   path:
     description: The folder to write to.

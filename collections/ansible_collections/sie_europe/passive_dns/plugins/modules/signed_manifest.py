@@ -15,7 +15,7 @@ description:
   - Files that the manifest does not name are left out of consideration.
   - Changes nothing.
 author:
-  - The sie-fleet maintainers
+  - The sie-fleet maintainers (!UNKNOWN)
 options:
   path:
     description: The folder, such as an unpacked onboarding bundle or release.
