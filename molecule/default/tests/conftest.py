@@ -3,11 +3,19 @@
 import os
 
 import pytest
-from sie_lab import topology
+from sie_lab import deploy, topology
 from sie_lab.cli import INVENTORIES
 from sie_lab.topology import Lab
+
+from tests.fleet.reader import Reader
 
 
 @pytest.fixture(scope="session")
 def lab() -> Lab:
     return topology.load(INVENTORIES[os.environ.get("SIE_LAB", "molecule")])
+
+
+@pytest.fixture(scope="session")
+def reader(lab: Lab) -> Reader:
+    """An analyst with the key that came with the first participant's onboarding."""
+    return Reader(deploy.api_url(lab), deploy.api_key(lab))

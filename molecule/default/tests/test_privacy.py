@@ -3,11 +3,11 @@
 import contextlib
 import secrets
 from collections.abc import Iterator
-from ipaddress import ip_address, ip_interface
+from ipaddress import ip_address
 from typing import Any
 
 import pytest
-from sie_lab import querylog
+from sie_lab import deploy, querylog
 from sie_lab.hosts import File, on, write_files
 from sie_lab.machine import REPOSITORY
 from sie_lab.topology import Host, Lab, Participant
@@ -72,10 +72,6 @@ def _neighbour(address: str) -> str:
     """The address next to a resolver's in the prefix, /29 or /125, that its sensor is given."""
     parsed = ip_address(address)
     return str(parsed - 1 if parsed.version == 4 else parsed + 1)
-
-
-def _prefix(address: str) -> str:
-    return str(ip_interface(f"{address}/{29 if ip_address(address).version == 4 else 125}").network)
 
 
 @contextlib.contextmanager
@@ -165,14 +161,13 @@ def evidence(
 
     result = Evidence(participant, stub_addresses[participant.name], asked)
     result.seen_on_the_wire = found(port53.read_bytes(), result.stubs)
-    prefixes = [_prefix(address) for address in resolvers]
     result.places = {
         "spool": spooled,
         "wire": list(holdings.wire(uplink_capture, key_log)),
         "RAW": holdings.stream(lab, "RAW"),
         "SIE": holdings.stream(lab, "SIE"),
         "store": holdings.store(lab),
-        "pcap": holdings.replayed(participant, port53, AGENT, prefixes),
+        "pcap": holdings.replayed(participant, port53, AGENT, deploy.resolver_prefixes(participant)),
     }
     return result
 

@@ -10,6 +10,7 @@ import re
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
+from ipaddress import ip_address, ip_interface
 from pathlib import Path
 from typing import Any
 
@@ -164,7 +165,7 @@ def sensor_inventory(lab: Lab, participant: Participant, bundle: Path, signer: s
         "ansible_host": participant.sensor.management,
         "sensor_vantage": "span" if spans else "onhost",
         "sensor_interface": participant.capture,
-        "sensor_resolvers": list(participant.resolver_address),
+        "sensor_resolvers": resolver_prefixes(participant),
     }
     hosts = {"sensors": {"hosts": {participant.sensor_name: sensor}}}
     if spans:
@@ -178,6 +179,17 @@ def sensor_inventory(lab: Lab, participant: Participant, bundle: Path, signer: s
             "children": hosts,
         }
     }
+
+
+def resolver_prefixes(participant: Participant) -> list[str]:
+    """The prefixes, each of eight addresses, in which a participant's resolvers stand.
+
+    Wider than one address on purpose: clients stand in them too, and must not be taken for resolvers.
+    """
+    return [
+        str(ip_interface(f"{address}/{ip_address(address).max_prefixlen - 3}").network)
+        for address in participant.resolver_address
+    ]
 
 
 def configure_sensor(lab: Lab, participant: Participant) -> int:
