@@ -2,6 +2,7 @@
 again."""
 
 import asyncio
+import os
 import shutil
 import signal
 import socket
@@ -30,7 +31,9 @@ def free_port() -> int:
 
 
 def nats_server() -> str:
-    """The nats-server program: of the virtual environment or of the system."""
+    """The nats-server program: `$SIE_NATS_SERVER`, of the virtual environment, or of the system."""
+    if "SIE_NATS_SERVER" in os.environ:
+        return os.environ["SIE_NATS_SERVER"]
     beside = Path(sys.executable).parent / "nats-server"
     found = str(beside) if beside.exists() else shutil.which("nats-server")
     if found is None:

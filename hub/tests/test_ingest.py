@@ -80,6 +80,11 @@ def hub(tmp_path: object, pki: Pki, broker: Broker) -> Hub:
 
 
 @pytest.fixture
+def small_budget(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sie_hub.ingest.server.ALL_WAITING_OCTETS", 500_000)
+
+
+@pytest.fixture
 async def ingest(hub: Hub, broker: Broker) -> AsyncIterator[Ingest]:
     async with broker.link("ingest") as link:
         ingest = Ingest(hub, link)
@@ -620,3 +625,28 @@ async def test_an_accounting_record_that_is_none_is_a_violation(
         await websocket.send_bytes(message.SerializeToString())
         await ingest.settled()
     assert ingest.outcomes("sessions_ended") == {"violation": 1}
+
+
+async def test_all_sessions_together_wait_within_a_budget(
+    small_budget: None, ingest: Ingest, hub: Hub, pki: Pki, broker: Broker
+) -> None:
+    names = [f"ns{number}" for number in range(4)]
+    hub.register("isp_a", {name: {"channels": [202], "source": n} for n, name in enumerate(names, start=1)})
+    ingest.review()
+    containers = [os.urandom(100_000) for _ in range(20)]
+    sensors = [Sensor(hub.url, pki.client_context(pki.sensor("isp_a", name)), containers) for name in names]
+    for sensor in sensors:
+        sensor.limit = 1
+    delivering = [asyncio.create_task(sensor.deliver()) for sensor in sensors]
+    await until(lambda: all(sensor.acknowledged == 1 for sensor in sensors))
+    broker.suspend()
+    for sensor in sensors:
+        sensor.limit = None
+    await asyncio.sleep(1.0)
+    # Each session may have let one container in before it saw that there is no room any more.
+    assert 500_000 <= ingest.value("waiting_octets") <= 500_000 + len(sensors) * 100_000
+    broker.resume()
+    await asyncio.gather(*delivering)
+    await ingest.settled()
+    assert ingest.value("waiting_octets") == 0
+    assert ingest.outcomes("containers") == {"stored": 80}

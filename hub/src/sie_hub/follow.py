@@ -118,7 +118,7 @@ class Follower:
     async def _forget(self, why: str | None) -> None:
         pull, self._pull = self._pull, None
         self._empty = 0
-        if why is not None:
+        if pull is not None and why is not None:
             log.event(_log, logging.INFO, "reading anew", stream=self._stream, sequence=self.next, why=why)
         if pull is not None and self._link.connected:
             try:

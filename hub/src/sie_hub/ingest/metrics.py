@@ -60,7 +60,15 @@ CONTAINERS: Final = ("stored", "duplicate", "conflict", "channel", "size", "retu
 """Outcomes of a container: exactly one each. `returned` stays with its sensor, which sends it again; `lost`
 is an upload's, which does not."""
 
-REPORTED: Final = ("captured", "acknowledged", "pending", "trimmed", "kernel_drops")
+REPORTED: Final = (
+    "captured",
+    "acknowledged",
+    "pending",
+    "trimmed",
+    "lost_queue",
+    "lost_disk",
+    "kernel_drops",
+)
 """Counters of a sensor's accounting records that are shown again here."""
 
 
@@ -94,6 +102,9 @@ class Metrics:
             "Transactions in containers, as their sensors count them, by what became of the container.",
             ["outcome"],
             registry=metrics,
+        )
+        self.waiting = Gauge(
+            "sie_hub_ingest_waiting_octets", "Octets of containers that wait to be stored.", registry=metrics
         )
         self.octets = Counter(
             "sie_hub_ingest_octets", "Octets of containers that were stored.", registry=metrics

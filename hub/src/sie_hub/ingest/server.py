@@ -24,6 +24,7 @@ from sie_hub.ingest.admission import (
     admit_key,
     admit_sensor,
 )
+from sie_hub.ingest.budget import Budget
 from sie_hub.ingest.metrics import Metrics
 from sie_hub.ingest.session import CLOSE_TIMEOUT, Session
 from sie_hub.nats_link import Link
@@ -32,6 +33,9 @@ from sie_hub.tls import TlsSite, server_context
 from sie_hub.unit import UnitFailed
 
 REVIEW_INTERVAL: Final = 1.0  # seconds between two looks at whether live sessions may stay
+ALL_WAITING_OCTETS: Final = 256 << 20
+"""Containers that wait to be stored in all sessions together: of 500 sensors, one of 512 KiB each."""
+
 DRAIN_TIMEOUT: Final = 5.0  # seconds for live sessions to finish in order when ingest is stopped
 
 _log = logging.getLogger(__name__)
@@ -57,6 +61,8 @@ class Server:
         self._sessions: dict[int, Session] = {}
         self._newest: dict[tuple[str, str], Session] = {}  # of each identity of version 2
         self._opened = 0
+        self._budget = Budget(ALL_WAITING_OCTETS)
+        metrics.waiting.set_function(lambda: float(self._budget.taken))
         self._runner: web.AppRunner | None = None
         self.addresses: tuple[str, ...] = ()
 
@@ -166,7 +172,7 @@ class Server:
         self, admitted: Admitted, websocket: web.WebSocketResponse, request: web.Request
     ) -> None:
         self._opened += 1
-        session = Session(self._opened, admitted, websocket, self._link, self._metrics)
+        session = Session(self._opened, admitted, websocket, self._link, self._metrics, self._budget)
         older = None
         identity = (admitted.participant, admitted.name)
         if admitted.version == 2:

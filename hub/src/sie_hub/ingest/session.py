@@ -27,14 +27,15 @@ from sie_core.trampoline import (
 )
 from sie_hub import log
 from sie_hub.ingest.admission import Admitted
+from sie_hub.ingest.budget import Budget
 from sie_hub.ingest.metrics import REPORTED, Metrics
 from sie_hub.ingest.store import Arrival, Fate, StreamWriter, Unstorable, UploadWriter
 from sie_hub.nats_link import Link
 from sie_hub.streams import MAX_MESSAGE, Source, stream_name
 
 WAITING_OCTETS: Final = 4 << 20
-"""Containers that wait to be stored, per session. Beyond it nothing is read from the socket, so that a slow
-disk slows the sensor down. Eight of a sensor's largest; 500 sessions that all wait hold 2 GiB."""
+"""Containers that wait to be stored, per session: eight of a sensor's largest. Beyond it nothing is read from
+the socket, so that a slow disk slows the sensor down."""
 
 SEND_TIMEOUT: Final = 10.0
 """Seconds for a peer to take an acknowledgement of some 30 octets."""
@@ -63,7 +64,13 @@ class Session:
     """
 
     def __init__(
-        self, number: int, admitted: Admitted, websocket: web.WebSocketResponse, link: Link, metrics: Metrics
+        self,
+        number: int,
+        admitted: Admitted,
+        websocket: web.WebSocketResponse,
+        link: Link,
+        metrics: Metrics,
+        budget: Budget,
     ) -> None:
         self.number = number
         self.admitted = admitted
@@ -82,6 +89,7 @@ class Session:
 
         self._waiting: deque[tuple[Arrival, float]] = deque()  # not stored yet, the one in hand included
         self._waiting_octets = 0
+        self._budget = budget
         self._received = 0  # the highest sequences that arrived, are in RAW, are acknowledged
         self._stored = 0
         self._acknowledged = 0
@@ -177,11 +185,17 @@ class Session:
             for event in self._trampoline.receive(message.data, time.monotonic()):
                 await self._on(event)
             self._wake.set()
-            while self._waiting_octets > WAITING_OCTETS:
-                self._trampoline.hold()
-                self._room.clear()
-                await self._room.wait()
-            self._trampoline.resume(time.monotonic())
+            if self._waiting_octets > WAITING_OCTETS or self._budget.exceeded:
+                await self._wait_for_room()
+
+    async def _wait_for_room(self) -> None:
+        """Leave the socket alone until there is room again: here, and in all sessions together."""
+        self._trampoline.hold()
+        while self._waiting_octets > WAITING_OCTETS:
+            self._room.clear()
+            await self._room.wait()
+        await self._budget.room()
+        self._trampoline.resume(time.monotonic())
 
     async def _store(self) -> None:
         """Store containers one after the other: each write is fenced by the one before."""
@@ -198,6 +212,7 @@ class Session:
                 return
             self._waiting.popleft()
             self._waiting_octets -= len(arrival.data)
+            self._budget.give_back(len(arrival.data))
             self._room.set()
             self._count(fate.value, arrival)
             if fate is Fate.CONFLICT:
@@ -329,6 +344,7 @@ class Session:
             self._received = max(self._received, arrival.sequence)
             self._waiting.append((arrival, time.monotonic()))
             self._waiting_octets += size
+            self._budget.take(size)
             self._arrived.set()
 
     def _closed(self) -> bool:
@@ -377,6 +393,7 @@ class Session:
         for arrival, _arrived_at in self._waiting:
             self._count("lost" if self.admitted.version == 1 else "returned", arrival)
         self._waiting.clear()
+        self._budget.give_back(self._waiting_octets)
         self.outcome = self.outcome or "failed"
         self._metrics.endings.labels(self.outcome).inc()
         self.over.set()
