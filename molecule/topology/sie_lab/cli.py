@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -190,6 +191,10 @@ def main(words: Sequence[str] | None = None) -> int:
         lab = topology.load(INVENTORIES[arguments.lab])
         if arguments.run not in CHANGING:
             return int(arguments.run(lab, arguments))
+        if os.geteuid() != 0:
+            raise LabError(
+                "hosts, networks and users of this machine are made and removed by root: run it as root"
+            )
         with exclusively(cache() / f"{lab.prefix}.lock"):
             return int(arguments.run(lab, arguments))
     except topology.TopologyError as error:

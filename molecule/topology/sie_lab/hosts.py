@@ -11,7 +11,7 @@ from typing import TypeVar
 from sie_lab import images
 from sie_lab.machine import CommandError, LabError, podman, run
 from sie_lab.templates import render
-from sie_lab.topology import Host, Lab, Network
+from sie_lab.topology import Host, Interface, Lab, Network
 
 # With less than SYS_ADMIN systemd silently leaves its units' hardening off. NET_RAW lets a sensor capture.
 CAPABILITIES = "NET_RAW,NET_ADMIN,SYS_ADMIN"
@@ -125,15 +125,19 @@ def recipe(lab: Lab, host: Host) -> list[str]:
     wires = []
     for interface in host.interfaces:
         v6 = f",ip6={interface.address.v6}" if interface.address.v6 else ""
-        wires += [
-            "--network",
-            f"{lab.podman_network(interface.network)}:ip={interface.address.v4}{v6},interface_name={interface.name}",
-        ]
+        options = f"ip={interface.address.v4}{v6},mac={_mac(host, interface)},interface_name={interface.name}"
+        wires += ["--network", f"{lab.podman_network(interface.network)}:{options}"]
     return [
         *("--name", host.container, "--hostname", host.name, "--systemd=always", "--cap-add", CAPABILITIES),
         *("--no-hosts", "--dns=none", "--label", f"{PREFIX_LABEL}={lab.prefix}", *wires),
         *(images.reference(host.image), *COMMAND),
     ]
+
+
+def _mac(host: Host, interface: Interface) -> str:
+    """A locally administered address that survives restarts, as a card's does: neighbours remember it."""
+    digest = hashlib.sha256(f"{host.container} {interface.name}".encode()).digest()
+    return ":".join(f"{octet:02x}" for octet in (0x02, *digest[:5]))
 
 
 def _fingerprint(lab: Lab, host: Host) -> str:

@@ -74,18 +74,19 @@ def ensure(name: str) -> bool:
     """Make the image exist; True if it had to be imported or built (a minute). LabError without a mirror."""
     full = reference(name)
     with exclusively(cache() / f"{name}.lock"):
-        if _exists(full):
-            return False
         archive = cache() / "images" / f"{full.removeprefix('localhost/').replace(':', '-')}.tar.zst"
-        if not archive.exists():
-            _bootstrap(RECIPES[name], archive)
-        podman("import", "--change", 'CMD ["/sbin/init"]', archive, full)
+        missing = full not in _existing(name)
+        if missing:
+            if not archive.exists():
+                _bootstrap(RECIPES[name], archive)
+            podman("import", "--change", 'CMD ["/sbin/init"]', archive, full)
         _forget_older(name, full, archive)
-    return True
+    return missing
 
 
-def _exists(full: str) -> bool:
-    return full in podman("image", "list", "--format", "{{.Repository}}:{{.Tag}}").split()
+def _existing(name: str) -> list[str]:
+    listed = podman("image", "list", "--format", "{{.Repository}}:{{.Tag}}").split()
+    return [full for full in listed if full.startswith(f"localhost/sie-lab-{name}:")]
 
 
 def _bootstrap(recipe: Recipe, archive: Path) -> None:
@@ -119,10 +120,9 @@ def _bootstrap(recipe: Recipe, archive: Path) -> None:
 
 
 def _forget_older(name: str, full: str, archive: Path) -> None:
-    """Images of earlier recipes go, unless a host still runs from one."""
-    listed = podman("image", "list", "--format", "{{.Repository}}:{{.Tag}}").split()
-    for old in listed:
-        if old.startswith(f"localhost/sie-lab-{name}:") and old != full:
+    """Images of earlier recipes go, but for those that a host still runs from."""
+    for old in _existing(name):
+        if old != full:
             podman("image", "rm", old, check=False)
     for file in archive.parent.glob(f"sie-lab-{name}-*.tar.zst"):
         if file != archive:
