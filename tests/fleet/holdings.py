@@ -50,10 +50,11 @@ asyncio.run(main(*sys.argv[1:3], sys.stdin.read().strip()))
 # Runs on the hub beside a stopped `serve` (one process per store): every column of every row of every table.
 READ_STORE = """
 import json, sys
-from chdb import session
-store = session.Session(sys.argv[1])
+from pathlib import Path
+from sie_hub.serve.engine import Engine
+store = Engine(Path(sys.argv[1])).connection()
 def rows(statement):
-    return [json.loads(line) for line in str(store.query(statement, "JSONEachRow")).splitlines()]
+    return [json.loads(line) for line in store.execute(f"{statement} FORMAT JSONEachRow").splitlines()]
 def readable(name, type):
     if type == "String":
         return f"hex({name}) AS {name}_"
