@@ -166,6 +166,7 @@ def sensor_inventory(lab: Lab, participant: Participant, bundle: Path, signer: s
         "sensor_vantage": "span" if spans else "onhost",
         "sensor_interface": participant.capture,
         "sensor_resolvers": resolver_prefixes(participant),
+        "sensor_probe_resolver": str(participant.resolver_address.v4),
     }
     hosts = {"sensors": {"hosts": {participant.sensor_name: sensor}}}
     if spans:
