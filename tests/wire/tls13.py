@@ -156,7 +156,7 @@ def _cipher_suite(records: list[tuple[int, bytes, bytes]]) -> int | None:
     return None
 
 
-def _open(records: list[tuple[int, bytes, bytes]], secret: bytes, suite: int) -> bytes:
+def _open(records: list[tuple[int, bytes, bytes]], secret: bytes, suite: int | None) -> bytes:
     """Joins one direction's application data; records under handshake keys come first and do not open."""
     cipher, key_octets, digest = CIPHERS[suite]
     aead = cipher(_expand_label(secret, b"key", key_octets, digest()))
