@@ -20,7 +20,7 @@ CLIENT = ("198.51.100.3", 40000)
 SERVER = ("198.51.100.2", 8443)
 SEGMENT = 700
 # Named, because scapy would ask the network for the hardware addresses of those that it is not told.
-WIRE = {"src": "02:00:00:00:00:01", "dst": "02:00:00:00:00:02"}
+WIRE = Ether(src="02:00:00:00:00:01", dst="02:00:00:00:00:02")
 
 
 def _server_context(folder: Path) -> ssl.SSLContext:
@@ -85,14 +85,14 @@ def _record(flights: list[tuple[bool, bytes]], capture: Path, *, repeat: bool) -
     packets = []
     for from_client in (True, False):
         (source, sport), (destination, dport) = (CLIENT, SERVER) if from_client else (SERVER, CLIENT)
-        layers = Ether(**WIRE) / IP(src=source, dst=destination)
+        layers = WIRE / IP(src=source, dst=destination)
         packets.append(layers / TCP(sport=sport, dport=dport, flags="S", seq=sequence[from_client] - 1))
     for from_client, octets in flights:
         (source, sport), (destination, dport) = (CLIENT, SERVER) if from_client else (SERVER, CLIENT)
         for start in range(0, len(octets), SEGMENT):
             part = octets[start : start + SEGMENT]
             tcp = TCP(sport=sport, dport=dport, flags="PA", seq=sequence[from_client])
-            packet = Ether(**WIRE) / IP(src=source, dst=destination) / tcp / part
+            packet = WIRE / IP(src=source, dst=destination) / tcp / part
             packets += [packet] * (2 if repeat else 1)
             sequence[from_client] += len(part)
     wrpcap(str(capture), packets)
