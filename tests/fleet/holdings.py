@@ -12,7 +12,7 @@ from sie_lab.machine import podman, run
 from sie_lab.topology import Host, Lab, Participant
 
 from sie_core import _native
-from tests.wire.sielink import payloads
+from tests.wire.sielink import containers, messages
 from tests.wire.tls13 import conversations
 
 AGENT = "/opt/sie/sie-agent/bin/sie-agent"
@@ -102,12 +102,13 @@ def store(lab: Lab) -> list[dict[str, Any]]:
 
 
 def wire(capture: Path, key_log: Path) -> Iterator[dict[str, Any]]:
-    """Everything that crossed a recorded wire, opened: HTTP heads as octets, and the containers decoded."""
+    """Everything that crossed a recorded wire, opened: octets, unmasked messages, decoded containers."""
     for conversation in conversations(capture, key_log):
         yield {
             "sent": conversation.sent,
             "received": conversation.received,
-            "payloads": [p for data in payloads(conversation.sent) for p in _native.decode(data)],
+            "messages": [message.SerializeToString() for message in messages(conversation.sent)],
+            "payloads": [p for data in containers(conversation.sent) for p in _native.decode(data)],
         }
 
 

@@ -20,8 +20,8 @@ def messages(sent: bytes) -> Iterator[sielink_pb2.Message]:
             yield sielink_pb2.Message.FromString(bytes(event.data))
 
 
-def payloads(sent: bytes) -> Iterator[bytes]:
-    """Yields the data of every payload: containers as the spool holds them."""
+def containers(sent: bytes) -> Iterator[bytes]:
+    """Yields the containers among the payloads, as the spool holds them."""
     for message in messages(sent):
-        if message.HasField("payload"):
+        if message.payload.payloadType == sielink_pb2.NMSG_CONTAINER and message.payload.data:
             yield message.payload.data

@@ -18,6 +18,7 @@ TRUSTED_FOR: Final = (
     30  # empty answers in a row after which a consumer is made anew, in case it is a dead one
 )
 FORGOTTEN_AFTER: Final = 60.0  # seconds after which nats-server drops a consumer that nobody asks
+ANSWER_TIMEOUT: Final = 5.0  # seconds beyond its own timeout that a request may take before it is given up
 BATCH: Final = 16  # messages asked for at once: at most 16 x 8 MiB = 128 MiB in memory
 
 _log = logging.getLogger(__name__)
@@ -53,8 +54,12 @@ class Follower:
     async def fetch(self, most: int = BATCH, timeout: float = 1.0) -> list[Followed]:
         """The next messages, in order: none if none comes in time, or while nats-server is away."""
         try:
-            async with asyncio.timeout(timeout + 1.0):
+            async with asyncio.timeout(timeout):
                 await self._link.wait_up()
+        except TimeoutError:
+            return []
+        try:
+            async with asyncio.timeout(timeout + ANSWER_TIMEOUT):
                 pull = await self._consumer()
                 messages = await pull.fetch(most, timeout=timeout)
         except (nats.js.errors.FetchTimeoutError, nats.errors.TimeoutError):

@@ -141,9 +141,9 @@ def evidence(
     assert facing is not None
 
     with (
-        _keys_logged(sensor),
         _recorded(lab.hub, uplink, "tcp port 8443", "/run/uplink.pcap"),
         _recorded(participant.resolver, facing.name, "port 53", "/run/port53.pcap"),
+        _keys_logged(sensor),  # last, so that the new session's opening is recorded
     ):
         await_true(
             lambda: holdings.status(sensor)["uplink"]["state"] == "connected", 20, "a session of the agent"
