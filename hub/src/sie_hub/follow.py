@@ -59,19 +59,16 @@ class Follower:
         except TimeoutError:
             return []
         try:
-            async with asyncio.timeout(timeout + ANSWER_TIMEOUT):
+            async with asyncio.timeout(timeout + ANSWER_TIMEOUT) as answer:
                 pull = await self._consumer()
                 messages = await pull.fetch(most, timeout=timeout)
-        except (nats.js.errors.FetchTimeoutError, nats.errors.TimeoutError):
-            _heed_cancellation()
-            self._empty += 1
-            if self._empty >= TRUSTED_FOR:
-                await self._forget(None)
-            return []
         except (nats.errors.Error, TimeoutError, OSError) as error:
             _heed_cancellation()
-            await self._forget(f"{type(error).__name__}")
-            await asyncio.sleep(RETRY_WAIT)
+            # The library says in three ways that nothing came in time.
+            quiet = (
+                isinstance(error, (TimeoutError, nats.js.errors.FetchTimeoutError)) and not answer.expired()
+            )
+            await self._nothing_came(None if quiet else type(error).__name__)
             return []
         self._empty = 0
         followed: list[Followed] = []
@@ -97,6 +94,15 @@ class Follower:
     async def close(self) -> None:
         """Stop reading."""
         await self._forget(None)
+
+    async def _nothing_came(self, fault: str | None) -> None:
+        """After an empty answer, or a fault instead of one: decide whether the consumer is still trusted."""
+        self._empty += 1
+        if fault is not None:
+            await self._forget(fault)
+            await asyncio.sleep(RETRY_WAIT)
+        elif self._empty >= TRUSTED_FOR:
+            await self._forget(None)
 
     async def _consumer(self) -> JetStreamContext.PullSubscription:
         if self._pull is not None and self._reconnects == self._link.reconnects:
