@@ -12,16 +12,19 @@ from aiohttp.http_exceptions import HttpProcessingError
 
 
 @contextmanager
-def counted_garbage(logger: logging.Logger, count: Callable[[], None]) -> Iterator[None]:
+def counted_garbage(
+    logger: logging.Logger, count: Callable[[], None], *, nothing_else: bool = False
+) -> Iterator[None]:
     """Call `count` for each request that is no HTTP, of servers that log to `logger`
-    (`web.AppRunner(logger=…)`)."""
+    (`web.AppRunner(logger=…)`). With `nothing_else` all that aiohttp logs besides is dropped, since it may
+    quote a request."""
 
     def look(record: logging.LogRecord) -> bool:
         error = record.exc_info[1] if record.exc_info else None
         if not isinstance(error, HttpProcessingError):
-            return record.levelno >= logging.WARNING
+            return not nothing_else and record.levelno >= logging.WARNING
         count()
-        record.msg = "what came from %s over TLS is no HTTP"
+        record.msg = "a request that is no HTTP from %s"
         record.exc_info = None
         record.levelno = logging.WARNING
         record.levelname = logging.getLevelName(logging.WARNING)

@@ -3,6 +3,7 @@
 import asyncio
 import logging
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
@@ -15,6 +16,7 @@ from sie_core.identity import certificates_from_pem, check_peer
 from sie_core.settings import Config, ConfigError, ListenAddress
 from sie_hub import log
 from sie_hub.config import credential
+from sie_hub.garbage import counted_garbage
 from sie_hub.ingest.admission import (
     FORBIDDEN,
     UNAUTHORIZED,
@@ -64,12 +66,14 @@ class Server:
         self._budget = Budget(ALL_WAITING_OCTETS)
         metrics.waiting.set_function(lambda: float(self._budget.taken))
         self._runner: web.AppRunner | None = None
+        self._counting = ExitStack()
         self.addresses: tuple[str, ...] = ()
 
     async def start(self) -> None:
         """Listen on every address. Raises UnitFailed when one cannot be had."""
-        _http_log.setLevel(logging.DEBUG)
-        _http_log.addFilter(self._count_garbage)
+        self._counting.enter_context(
+            counted_garbage(_http_log, lambda: self._metrics.connections.labels("not_http").inc())
+        )
         application = web.Application()
         application.router.add_get("/session/{name}", self._open)
         application.router.add_route("*", "/{path:.*}", self._not_found)
@@ -118,7 +122,7 @@ class Server:
         for session in list(self._sessions.values()):
             session.end("stopping", "the hub is stopping: try again later")
         await self._runner.cleanup()
-        _http_log.removeFilter(self._count_garbage)
+        self._counting.close()
 
     async def _open(self, request: web.Request) -> web.StreamResponse:
         """GET /session/{name}: a session, or a refusal with its reason."""
@@ -206,19 +210,6 @@ class Server:
 
     def _count_tls_failure(self, reason: str) -> None:
         self._metrics.connections.labels(f"tls_{reason}").inc()
-
-    def _count_garbage(self, record: logging.LogRecord) -> bool:
-        """A filter on aiohttp's own log, which is where it tells of requests that are no HTTP."""
-        if str(record.msg).startswith("Error handling request"):
-            self._metrics.connections.labels("not_http").inc()
-            record.msg, record.exc_info, record.levelno = (
-                "a request that is no HTTP from %s",
-                None,
-                logging.WARNING,
-            )
-            record.levelname = logging.getLevelName(record.levelno)
-            return True
-        return record.levelno >= logging.WARNING
 
 
 def _authorities(path: Path) -> list[x509.Certificate]:

@@ -66,12 +66,9 @@ class Api:
         self._registry = registry
         self._metrics = metrics
 
-    def server(self) -> web.Server:
-        """The aiohttp server, for a runner with sites."""
-        # aiohttp logs the first line of a request that it cannot read, and that line may hold a name.
-        silent = logging.getLogger(f"{__name__}.aiohttp")
-        silent.setLevel(logging.CRITICAL + 1)
-        return web.Server(self.handle, access_log=None, logger=silent)
+    def server(self, logger: logging.Logger) -> web.Server:
+        """The aiohttp server, for a runner with sites. aiohttp's own log goes to `logger`."""
+        return web.Server(self.handle, access_log=None, logger=logger)
 
     async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
         """Answer one request."""
@@ -175,7 +172,7 @@ class Api:
 
     def _account(self, tally: _Tally) -> None:
         seconds = time.monotonic() - tally.began
-        self._metrics.requests.labels(str(tally.status)).inc()
+        self._metrics.count_request(f"status_{tally.status}")
         self._metrics.answered_rows.inc(tally.rows)
         self._metrics.answer_seconds.observe(seconds)
         if tally.ending is not None:

@@ -1,12 +1,15 @@
 """The addresses on which readers are answered: HTTPS, or plain HTTP where nobody but this host can listen."""
 
+import logging
 from collections.abc import Sequence
+from contextlib import ExitStack
 from typing import Final
 
 from aiohttp import web
 
 from sie_core.settings import Config, ListenAddress
 from sie_hub.config import credential
+from sie_hub.garbage import counted_garbage
 from sie_hub.serve.api import Api
 from sie_hub.serve.metrics import Metrics
 from sie_hub.tls import TlsSite, server_context
@@ -14,6 +17,8 @@ from sie_hub.unit import UnitFailed
 
 DRAIN_TIMEOUT: Final = 2.0
 """Seconds for answers that are under way when the unit stops; a reader asks again."""
+
+_http_log = logging.getLogger("sie_hub.serve.http")
 
 
 class Doors:
@@ -32,11 +37,18 @@ class Doors:
             # mistake.
             raise UnitFailed(f"{', '.join(exposed)}: not loopback, and there is no serve.certificate")
         self._metrics = metrics
-        self._runner = web.ServerRunner(api.server(), handle_signals=False, shutdown_timeout=DRAIN_TIMEOUT)
+        self._runner = web.ServerRunner(
+            api.server(_http_log), handle_signals=False, shutdown_timeout=DRAIN_TIMEOUT
+        )
+        self._counting = ExitStack()
         self.addresses: tuple[str, ...] = ()
 
     async def open(self) -> None:
         """Listen on every address. Raises UnitFailed when one cannot be had."""
+        # aiohttp logs the first line of a request that it cannot read, and that line may hold a name.
+        self._counting.enter_context(
+            counted_garbage(_http_log, lambda: self._metrics.count_request("not_http"), nothing_else=True)
+        )
         await self._runner.setup()
         for address in self._listen:
             try:
@@ -48,6 +60,7 @@ class Doors:
     async def close(self) -> None:
         """Stop listening; what is being answered gets a moment to finish."""
         await self._runner.cleanup()
+        self._counting.close()
 
     async def _open(self, address: ListenAddress) -> str:
         if self._context is None:
@@ -59,4 +72,4 @@ class Doors:
         return site.name
 
     def _count_failure(self, reason: str) -> None:
-        self._metrics.handshake_failures.labels(reason).inc()
+        self._metrics.count_request(f"tls_{reason}")

@@ -65,10 +65,10 @@ class Metrics:
             ["purpose"],
             registry=metrics,
         )
-        self.requests = Counter(
+        self._requests = Counter(
             "sie_hub_serve_requests",
-            "Requests by the status of their answer.",
-            ["status"],
+            "Connections and requests by what became of them: status_<HTTP status>, not_http, tls_<reason>.",
+            ["outcome"],
             registry=metrics,
         )
         self.answers = Counter(
@@ -83,12 +83,6 @@ class Metrics:
             buckets=(0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120),
             registry=metrics,
         )
-        self.handshake_failures = Counter(
-            "sie_hub_serve_tls_handshake_failures",
-            "TLS handshakes that failed, by reason.",
-            ["reason"],
-            registry=metrics,
-        )
         for counter, values in (
             (self._messages, MESSAGES),
             (self._records, Outcome),
@@ -99,6 +93,10 @@ class Metrics:
         ):
             for value in values:
                 counter.labels(value)
+
+    def count_request(self, outcome: str) -> None:
+        """Account for a request, or for a connection that never became one."""
+        self._requests.labels(outcome).inc()
 
     def watch_link(self, link: Link) -> None:
         """Show the connection to nats-server."""
