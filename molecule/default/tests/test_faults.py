@@ -25,12 +25,13 @@ from tests.fleet.reader import Reader, await_true
 KILLS = 20
 SEED = 20261121
 PATIENCE = 60.0  # seconds for a unit to come back, or for everything to arrive
+PAUSE = 0.01  # seconds between two look-ups, so that the name server can log every one
 WINDOWS_LATER = 12.0  # seconds, two refine windows and more: what was to be counted twice would be by then
 
 # Runs on the stub's host until its input ends: each name is asked for a number of times that it rolls for it.
 ASK_ON = """
-import random, select, socket, struct, sys
-resolvers, zone, seed = sys.argv[1].split(","), sys.argv[2], int(sys.argv[3])
+import random, select, socket, struct, sys, time
+resolvers, zone, seed, pause = sys.argv[1].split(","), sys.argv[2], int(sys.argv[3]), float(sys.argv[4])
 dice = random.Random(seed)
 def query(name):
     labels = b"".join(bytes([len(label)]) + label.encode() for label in name.split("."))
@@ -48,6 +49,7 @@ while not select.select([sys.stdin], [], [], 0)[0]:
                 end.recv(4096)
             except TimeoutError:
                 pass
+        time.sleep(pause)
     number += 1
 print(number)
 """
@@ -63,7 +65,7 @@ class Traffic:
         resolvers = ",".join(str(p.resolver_address.v4) for p in participants)
         command = ["podman", "exec", "--interactive", lab.host("stub").container, "python3", "-c", ASK_ON]
         self._asking = subprocess.Popen(
-            [*command, resolvers, self.zone, str(SEED)],
+            [*command, resolvers, self.zone, str(SEED), str(PAUSE)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
@@ -123,6 +125,10 @@ def _flying(participant: Participant) -> bool:
     return _in_flight([participant]) > 0
 
 
+def _connected(participant: Participant) -> bool:
+    return bool(status(participant.sensor)["uplink"]["state"] == "connected")
+
+
 def _acknowledged(participant: Participant) -> bool:
     pending: int = status(participant.sensor)["pending"]
     return pending == 0
@@ -161,6 +167,7 @@ def test_killing_a_unit_of_the_hub_loses_and_repeats_nothing(lab: Lab, reader: R
             time.sleep(dice.uniform(0, 1))
             with contextlib.ExitStack() as standing:
                 if unit in ("sie-hub-ingest", "nats-server"):
+                    await_true(lambda: all(map(_connected, participants)), PATIENCE, "all sensors connected")
                     standing.enter_context(_held(lab.hub, "nats-server"))
                     await_true(lambda: _in_flight(participants) > 0, PATIENCE, "a container in flight")
                     assert _in_flight(participants) > 0
@@ -188,6 +195,7 @@ def test_killing_a_sensor_loses_nothing_that_had_reached_its_spool(
     flow = Traffic(lab, others)
     try:
         for kill in range(KILLS):
+            await_true(partial(_connected, participant), PATIENCE, "the sensor connected")
             with _held(lab.hub, "nats-server"):
                 before = status(participant.sensor)["captured"]
                 names = [f"k{kill}-{n}.{zone}" for n in range(3)] * 2 + [f"k{kill}-0.{zone}"]

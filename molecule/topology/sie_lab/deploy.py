@@ -34,6 +34,7 @@ NAMESPACE = "sie_europe.passive_dns"
 AGREEMENT_SIGNED = "2026-01-01"
 PROBE_ZONE = "wild.example"
 READER = "analyst"
+RETRY_MAX = 4.0  # seconds; tests stop the hub more often than life does
 ENROL_PORT, INGEST_PORT, SERVE_PORT = 8444, 8443, 8445  # the hub role's defaults
 OF_PARTICIPANTS = ("onboard_participant", "configure_my_sensor")
 CONFIGURE = Path(__file__).resolve().parent / "configure_my_sensor.sh"
@@ -165,6 +166,7 @@ def sensor_inventory(lab: Lab, participant: Participant, bundle: Path, signer: s
         "ansible_host": participant.sensor.management,
         "sensor_vantage": "span" if spans else "onhost",
         "sensor_interface": participant.capture,
+        "sensor_retry_max": RETRY_MAX,
         "sensor_resolvers": resolver_prefixes(participant),
         "sensor_probe_resolver": str(participant.resolver_address.v4),
     }
