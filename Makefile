@@ -92,7 +92,7 @@ lint-ansible: develop
 test: lint test-rust test-unit test-fleet ## everything that CI runs
 
 test-rust: develop
-	cd core && cargo test --release --quiet --workspace --exclude sie-core-python
+	cd core && cargo test --release --quiet --workspace --exclude sie-core-native
 
 test-unit: develop
 	sh molecule/topology/prerequisites.sh

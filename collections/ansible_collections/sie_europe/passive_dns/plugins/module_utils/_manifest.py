@@ -20,7 +20,9 @@ FORMAT = 1
 NAMESPACE = "sie-onboarding"  # ssh-keygen -Y -n: a signature made for another purpose does not count
 
 # What `ssh-keygen -Y check-novalidate` prints about a signature that fits.
-GOOD_SIGNATURE = re.compile(r'^Good "(?P<namespace>[^"]+)" signature with \S+ key (?P<signer>SHA256:\S+)$', re.MULTILINE)
+GOOD_SIGNATURE = re.compile(
+    r'^Good "(?P<namespace>[^"]+)" signature with \S+ key (?P<signer>SHA256:\S+)$', re.MULTILINE
+)
 
 
 class ManifestError(Exception):
@@ -53,20 +55,22 @@ def decode(data, where):
         manifest = json.loads(data)
         digests = manifest["files"]
     except (ValueError, KeyError, TypeError):
-        raise ManifestError("%s is not a manifest: unpack the bundle again" % where)
+        raise ManifestError("%s is not a manifest: unpack the bundle again" % where) from None
     if manifest.get("format") != FORMAT:
         raise ManifestError(
             "%s has format %r and this collection reads format %d: install the collection that came with it"
             % (where, manifest.get("format"), FORMAT)
         )
     if not isinstance(digests, dict) or not all(isinstance(value, str) for value in digests.values()):
-        raise ManifestError("%s is not a manifest: unpack the bundle again" % where)
+        raise ManifestError("%s is not a manifest: unpack the bundle again" % where) from None
     return manifest
 
 
 def differences(folder, digests):
     """What is wrong with the files of `folder`, one clause each, in order of path; empty if nothing is."""
-    return [clause for clause in (_difference(folder, path, digests[path]) for path in sorted(digests)) if clause]
+    return [
+        clause for clause in (_difference(folder, path, digests[path]) for path in sorted(digests)) if clause
+    ]
 
 
 def _difference(folder, path, expected):
@@ -89,7 +93,9 @@ def signed_by(run_command, signature, data):
     `run_command` is AnsibleModule.run_command. Raises ManifestError if `signature`, a path, does not fit.
     """
     command = ["ssh-keygen", "-Y", "check-novalidate", "-n", NAMESPACE, "-s", signature]
-    code, output, complaint = run_command(command, data=data, binary_data=True, environ_update={"LC_ALL": "C"})
+    code, output, complaint = run_command(
+        command, data=data, binary_data=True, environ_update={"LC_ALL": "C"}
+    )
     good = GOOD_SIGNATURE.search(output)
     if code != 0 or good is None or good.group("namespace") != NAMESPACE:
         reason = (complaint or output).strip().splitlines() or ["no reason given"]

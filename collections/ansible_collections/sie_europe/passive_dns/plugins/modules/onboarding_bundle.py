@@ -94,7 +94,6 @@ import tarfile
 import tempfile
 
 from ansible.module_utils.basic import AnsibleModule
-
 from ansible_collections.sie_europe.passive_dns.plugins.module_utils import _manifest
 
 
@@ -150,7 +149,9 @@ class Signer:
         return self._run(["-Y", "sign", "-n", _manifest.NAMESPACE, "-f", self._key], data).encode()
 
     def _run(self, arguments, data=None):
-        code, output, complaint = self._module.run_command(["ssh-keygen"] + arguments, data=data, binary_data=True)
+        code, output, complaint = self._module.run_command(
+            ["ssh-keygen"] + arguments, data=data, binary_data=True
+        )
         if code != 0:
             raise _manifest.ManifestError("ssh-keygen cannot use %s: %s" % (self._key, complaint.strip()))
         return output

@@ -59,7 +59,6 @@ manifest:
 import os
 
 from ansible.module_utils.basic import AnsibleModule
-
 from ansible_collections.sie_europe.passive_dns.plugins.module_utils import _manifest
 
 
@@ -70,7 +69,7 @@ def checked(module, folder, signer):
         with open(place, "rb") as file:
             data = file.read()
     except OSError as error:
-        raise _manifest.ManifestError("%s cannot be read: %s" % (place, error.strerror))
+        raise _manifest.ManifestError("%s cannot be read: %s" % (place, error.strerror)) from None
     if signer is not None:
         found = _manifest.signed_by(module.run_command, os.path.join(folder, _manifest.SIGNATURE), data)
         if found != signer:
@@ -78,7 +77,9 @@ def checked(module, folder, signer):
     manifest = _manifest.decode(data, place)
     wrong = _manifest.differences(folder, manifest["files"])
     if wrong:
-        raise _manifest.ManifestError("%s is not what its manifest describes: %s" % (folder, "; ".join(wrong)))
+        raise _manifest.ManifestError(
+            "%s is not what its manifest describes: %s" % (folder, "; ".join(wrong))
+        )
     return manifest
 
 
