@@ -301,8 +301,11 @@ class _Index:
 
 
 def sha256_hex(key: str) -> str:
-    """The form in which the registry keeps a key."""
-    return hashlib.sha256(key.encode()).hexdigest()
+    """The form in which the registry keeps a key.
+
+    A header's octets that are not UTF-8 come as surrogates (PEP 383); such a key is unknown like any other.
+    """
+    return hashlib.sha256(key.encode(errors="surrogateescape")).hexdigest()
 
 
 def read_participant(path: Path) -> Participant:

@@ -28,6 +28,10 @@ NO_CHECK_TIME: Final = 0x200000
 HANDSHAKE_TIMEOUT: Final = 15.0
 """Seconds for a handshake: two round trips even of a satellite link take less than 2."""
 
+IDLE_TIMEOUT: Final = 15.0
+"""Seconds in which a connection must bring a request, the first or the next: descriptors are what anybody can
+use up without a credential. A session's own WebSocket is no longer bound by it."""
+
 LINGER: Final = 1.0
 """Seconds for which a refused connection is still read (and what comes is dropped), so that the peer gets the
 alert before the reset that closing on unread octets would send."""

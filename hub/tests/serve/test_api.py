@@ -386,6 +386,27 @@ async def test_a_large_answer_streams_in_bounded_memory(api: Serve, store: Engin
     assert names == [f"{number:06}.bulk." for number in range(100_000)]
 
 
+async def test_a_connection_without_a_request_is_closed(
+    store: Engine, registry: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sie_hub.serve.api.IDLE_TIMEOUT", 0.2)
+    async with serving(store, registry) as serve:
+        host, port = serve.url.removeprefix("http://").split(":")
+        reader, writer = await asyncio.open_connection(host, int(port))
+        assert await asyncio.wait_for(reader.read(), 10) == b""
+        writer.close()
+
+
+async def test_a_key_that_is_no_text_is_unknown(store: Engine, registry: Path) -> None:
+    async with serving(store, registry) as serve:
+        host, port = serve.url.removeprefix("http://").split(":")
+        reader, writer = await asyncio.open_connection(host, int(port))
+        writer.write(f"GET {PREFIX}/rate_limit HTTP/1.1\r\nHost: {host}\r\nX-API-Key: ".encode())
+        writer.write(b"\xff\xfe\r\nConnection: close\r\n\r\n")
+        assert b" 403 " in (await reader.read()).splitlines()[0]
+        writer.close()
+
+
 async def test_the_log_never_says_what_was_asked_nor_the_key(
     store: Engine, content: list[Sample], registry: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:

@@ -17,7 +17,7 @@ from sie_hub.enrol.issuing import Authority, Enroller
 from sie_hub.enrol.tokens import TokenStore
 from sie_hub.garbage import counted_garbage
 from sie_hub.registry import Registry
-from sie_hub.tls import TlsSite, server_context
+from sie_hub.tls import IDLE_TIMEOUT, TlsSite, server_context
 from sie_hub.unit import Unit, UnitFailed
 
 RELOAD_INTERVAL: Final = 1.0  # seconds between two looks at the registry
@@ -41,7 +41,12 @@ async def run_enrol(unit: Unit, config: Config) -> None:
     context = server_context(config["enrol.certificate"], credential("tls_key", config["enrol.key"]))
     application = Est(enroller, authority.certificate, metrics).application()
     runner = web.AppRunner(
-        application, access_log=None, logger=_http_log, handle_signals=False, shutdown_timeout=DRAIN_TIMEOUT
+        application,
+        access_log=None,
+        logger=_http_log,
+        handle_signals=False,
+        shutdown_timeout=DRAIN_TIMEOUT,
+        keepalive_timeout=IDLE_TIMEOUT,
     )
     with ExitStack() as stack:
         stack.enter_context(counted_garbage(_http_log, lambda: metrics.count("not_http")))

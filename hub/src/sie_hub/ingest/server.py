@@ -31,7 +31,7 @@ from sie_hub.ingest.metrics import Metrics
 from sie_hub.ingest.session import CLOSE_TIMEOUT, Session
 from sie_hub.nats_link import Link
 from sie_hub.registry import Registry
-from sie_hub.tls import TlsSite, server_context
+from sie_hub.tls import IDLE_TIMEOUT, TlsSite, server_context
 from sie_hub.unit import UnitFailed
 
 REVIEW_INTERVAL: Final = 1.0  # seconds between two looks at whether live sessions may stay
@@ -83,6 +83,7 @@ class Server:
             logger=_http_log,
             handle_signals=False,
             shutdown_timeout=CLOSE_TIMEOUT,
+            keepalive_timeout=IDLE_TIMEOUT,
         )
         await runner.setup()
         self._runner = runner

@@ -24,6 +24,7 @@ from sie_hub.serve.metrics import Metrics
 from sie_hub.serve.query_pool import QueryPool
 from sie_hub.serve.question import MAX_LIMIT, MAX_OFFSET, Question, Verb, parse_question, path_segments
 from sie_hub.serve.statements import statement
+from sie_hub.tls import IDLE_TIMEOUT
 
 KEY_HEADER: Final = "X-API-Key"
 NDJSON: Final = "application/x-ndjson"
@@ -68,7 +69,7 @@ class Api:
 
     def server(self, logger: logging.Logger) -> web.Server:
         """The aiohttp server, for a runner with sites. aiohttp's own log goes to `logger`."""
-        return web.Server(self.handle, access_log=None, logger=logger)
+        return web.Server(self.handle, access_log=None, logger=logger, keepalive_timeout=IDLE_TIMEOUT)
 
     async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
         """Answer one request."""
