@@ -79,7 +79,11 @@ def command_playbook(lab: topology.Lab, arguments: argparse.Namespace) -> int:
     """One of them; how much it changed, as JSON."""
     if (arguments.participant is None) != (arguments.name == "hub"):
         raise topology.TopologyError(f"the playbook {arguments.name} is for a participant, and hub for none")
-    print(json.dumps({"changed": deploy.playbook(lab, arguments.name, arguments.participant)}))
+    if arguments.check:
+        would_change = deploy.rehearse(lab, arguments.name, arguments.participant)
+        print(json.dumps({"changed": 0, "would_change": would_change}))
+    else:
+        print(json.dumps({"changed": deploy.playbook(lab, arguments.name, arguments.participant)}))
     return 0
 
 
@@ -163,6 +167,9 @@ def parser() -> argparse.ArgumentParser:
     )
     playbook.add_argument("name", choices=["hub", *deploy.OF_PARTICIPANTS])
     playbook.add_argument("participant", nargs="?")
+    playbook.add_argument(
+        "--check", action="store_true", help="only say what would change, and prove that nothing has"
+    )
     command("info", command_info, "addresses and the reader's key, as one JSON object")
     mirror = command("span", command_span, "the mirror port")
     mirror.add_argument("state", choices=["on", "off", "status"])

@@ -8,7 +8,7 @@ import json
 import os
 import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from ipaddress import ip_address, ip_interface
 from pathlib import Path
@@ -17,6 +17,7 @@ from typing import Any
 import yaml
 
 from sie_lab import domains
+from sie_lab.hosts import on
 from sie_lab.machine import (
     REPOSITORY,
     CommandError,
@@ -39,6 +40,8 @@ ENROL_PORT, INGEST_PORT, SERVE_PORT = 8444, 8443, 8445  # the hub role's default
 OF_PARTICIPANTS = ("onboard_participant", "configure_my_sensor")
 CONFIGURE = Path(__file__).resolve().parent / "configure_my_sensor.sh"
 TOLD = ("signer", "passphrase")  # what the operator tells a participant by another way
+# What a playbook configures and installs on a host, as one line for each file.
+CONFIGURED = "find /etc /opt -xdev -type f -printf '%p %s %T@\\n' | sort"
 RECAP = re.compile(r"^\S+\s+:\s+ok=\d+\s+changed=(\d+)", re.MULTILINE)
 
 
@@ -62,16 +65,26 @@ def deploy(lab: Lab, progress: Progress) -> None:
             step.changed = playbook(lab, name, who)
 
 
-def playbook(lab: Lab, name: str, participant: str | None) -> int:
+def playbook(lab: Lab, name: str, participant: str | None, options: Sequence[str] = ()) -> int:
     """Run one of the collection's playbooks in the domain it is for; how many tasks changed something."""
     if name == "configure_my_sensor":
-        return configure_sensor(lab, lab.participant(participant or ""))
+        return configure_sensor(lab, lab.participant(participant or ""), options)
     releases = build_releases(lab)
     inventory = hub_inventory(lab, releases)
     if participant is None:
-        return operator_playbook(lab, name, inventory)
+        return operator_playbook(lab, name, inventory, options=options)
     answers = onboarding_answers(lab, lab.participant(participant), releases)
-    return operator_playbook(lab, name, inventory, participant, answers)
+    return operator_playbook(lab, name, inventory, participant, answers, options=options)
+
+
+def rehearse(lab: Lab, name: str, participant: str | None) -> int:
+    """A playbook in check mode; how many tasks would change something. LabError if one did."""
+    host = lab.hub if participant is None else lab.participant(participant).sensor
+    before = on(host, "sh", "-c", CONFIGURED)
+    would_change = playbook(lab, name, participant, ["--check"])
+    if on(host, "sh", "-c", CONFIGURED) != before:
+        raise LabError(f"{name} in check mode has changed files of {host.container}")
+    return would_change
 
 
 def build_releases(lab: Lab) -> Releases:
@@ -128,12 +141,14 @@ def operator_playbook(
     inventory: Mapping[str, Any],
     participant: str | None = None,
     answers: Mapping[str, Any] | None = None,
+    *,
+    options: Sequence[str] = (),
 ) -> int:
     """Run one of the collection's playbooks in the hub operator's domain; how many tasks changed."""
     folder = domains.state(lab) / "operator"
     inventory_file = folder / "inventory.yml"
     inventory_file.write_text(yaml.safe_dump(dict(inventory), sort_keys=False))
-    command = ["ansible-playbook", f"{NAMESPACE}.{name}", "-i", str(inventory_file)]
+    command = ["ansible-playbook", f"{NAMESPACE}.{name}", "-i", str(inventory_file), *options]
     if participant is not None:
         answers_file = folder / f"{participant}.yml"
         answers_file.write_text(yaml.safe_dump(dict(answers or {}), sort_keys=False))
@@ -195,7 +210,7 @@ def resolver_prefixes(participant: Participant) -> list[str]:
     ]
 
 
-def configure_sensor(lab: Lab, participant: Participant) -> int:
+def configure_sensor(lab: Lab, participant: Participant, options: Sequence[str] = ()) -> int:
     """Unpack the bundle and run its playbook, as the participant; how many tasks changed something."""
     source = handed_over(lab, participant)
     name = f"{participant.name}-onboarding"
@@ -211,7 +226,7 @@ def configure_sensor(lab: Lab, participant: Participant) -> int:
         )
         domains.note(participant, folder / "inventory.yml", inventory)
         domains.note(participant, folder / "passphrase", told["passphrase"] + "\n")
-        arguments = [name, told["signer"], participant.name]
+        arguments = [name, told["signer"], participant.name, *options]
         words = ["/bin/sh", "-euc", CONFIGURE.read_text(), "configure_my_sensor", *arguments]
         code = domains.as_participant(lab, participant, words, cwd=folder, log=log)
     if code:
