@@ -44,7 +44,7 @@ develop: $(VENV)/.installed ## a virtual environment with everything built and i
 
 .PHONY: lock
 lock: $(VENV)/.locked ## choose newest allowed versions of what development needs
-	$(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes --no-header --no-annotate \
+	$(BIN)/uv --system-certs pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes --no-header --no-annotate \
 	    --no-emit-index-url --group dev --output-file requirements-dev.lock
 
 # ---- the lab -----------------------------------------------------------------------------------------------------

@@ -156,7 +156,10 @@ def resolve(program: Program, python: str) -> str:
         versions: list[str | Path] = ["--constraint", LOCK, "--override", never, "--generate-hashes"]
         target = ["--python-version", python, "--python-platform", PLATFORM, "--only-binary", ":all:"]
         plain = ["--quiet", "--no-header", "--no-annotate", "--no-emit-index-url"]
-        return run(["uv", "pip", "compile", *versions, *target, *plain, "-"], stdin="\n".join(wanted))
+        return run(
+            ["uv", "--system-certs", "pip", "compile", *versions, *target, *plain, "-"],
+            stdin="\n".join(wanted),
+        )
 
 
 def download(requirements: Path, destination: Path, python: str | None) -> list[Path]:
