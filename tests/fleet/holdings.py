@@ -9,14 +9,13 @@ from typing import Any
 
 from sie_lab.hosts import on
 from sie_lab.machine import podman, run
+from sie_lab.summary import STATUS
 from sie_lab.topology import Host, Lab, Participant
 
 from sie_core import _native
 from tests.wire.sielink import containers, messages
 from tests.wire.tls13 import conversations
 
-AGENT = "/opt/sie/sie-agent/bin/sie-agent"
-AGENT_CONFIG = "/etc/sie-agent/agent.yml"
 SPOOL = "/var/lib/sie-agent/spool"
 HUB_PYTHON = "/opt/sie/sie-hub/bin/python"
 STREAMS_READ_BY = {"RAW": "refine", "SIE": "serve"}
@@ -127,7 +126,7 @@ def replayed(
 
 def status(sensor: Host) -> dict[str, Any]:
     """`sie-agent status --json` of a sensor."""
-    document: dict[str, Any] = json.loads(on(sensor, AGENT, "status", "--json", "--config", AGENT_CONFIG))
+    document: dict[str, Any] = json.loads(on(sensor, *STATUS))
     return document
 
 
