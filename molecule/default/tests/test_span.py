@@ -53,7 +53,7 @@ def test_without_the_mirror_the_sensors_count_stays_still(
     span.switch(lab, on_=False)
     assert not span.is_on(lab)
     assert _look_up(lab, mirror, "without", zone) >= 2 * LOOK_UPS
-    # Another sensor, asked for later look-ups, has them: what the mirror's had to count, it would have counted.
+    # Another sensor has look-ups made later: what the one at the mirror had to count, it would have by now.
     elsewhere = next(p for p in lab.participants.values() if p is not mirror)
     there = _seen(elsewhere) + _look_up(lab, elsewhere, "elsewhere", zone)
     await_true(lambda: _seen(elsewhere) >= there, WITHIN, f"{there} packets seen by the other sensor")
