@@ -65,10 +65,8 @@ def test_three_mistakes_are_three_lines_and_exit_2(tmp_path: Path) -> None:
         lines = done.stderr.splitlines()
         assert len(lines) == 3
         assert lines[0].startswith(f'{file}: participant: "ISP A" does not fit; allowed: ')
-        assert lines[1].startswith(
-            f'{file}: resolvers[0]: "0.0.0.0/0" covers too much: /0 is shorter than /16'
-        )
-        assert lines[2] == f'{file}: uplink.retrymin: unknown key (did you mean "uplink.retry_min"?)'
+        assert lines[1] == f'{file}: uplink.retrymin: unknown key (did you mean "uplink.retry_min"?)'
+        assert lines[2].startswith(f"{file}: resolvers: 0.0.0.0/0 covers too much: /0 is shorter than /16")
 
 
 def test_a_good_configuration_is_said_to_be_fine(config_file: Callable[..., Path]) -> None:

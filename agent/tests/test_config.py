@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from sie_agent.config import TABLE, AgentConfig, load_config
+from sie_agent.config import TABLE, TRANSACTION_TYPES, AgentConfig, SourceConfig, load_config
 from sie_core.settings import ConfigError, markdown_table
 
 GOOD = """
@@ -32,7 +32,11 @@ def problems(tmp_path: Path, text: str) -> list[str]:
 def test_a_minimal_file(tmp_path: Path) -> None:
     config = read(tmp_path, GOOD)
     assert config.resolvers == ("192.0.2.53/32", "2001:db8::53/128")
-    assert [source.interface for source in config.sources] == ["eth1"]
+    assert [source.interface for source in config.interfaces] == ["eth1"]
+    assert config.dnstap == ()
+    assert config.transaction_types == TRANSACTION_TYPES
+    assert (config.suppress_special_use, config.admit_every_address) == (True, False)
+    assert config.spool_max_age == 7 * 86400
     assert config.channel == 202
     assert config.key == Path("/var/lib/sie-agent/identity/key.pem")
     assert config.metrics_listen.loopback
@@ -46,14 +50,89 @@ def test_every_default_is_allowed_by_its_own_kind() -> None:
 
 @pytest.mark.parametrize("prefix", ["0.0.0.0/0", "0.0.0.0/1", "192.0.0.0/15", "::/0", "2001:db8::/31"])
 def test_resolvers_that_would_admit_everything_are_refused(tmp_path: Path, prefix: str) -> None:
-    (problem,) = problems(tmp_path, GOOD.replace("192.0.2.53", f'"{prefix}"'))
-    assert problem.startswith("resolvers[0]: ")
-    assert "covers too much" in problem
+    text = GOOD.replace("192.0.2.53", f'"{prefix}"')
+    (problem,) = problems(tmp_path, text)
+    assert problem.startswith(f"resolvers: {prefix} covers too much: ")
+    assert problem.endswith("set privacy.admit_every_address")
+    config = read(tmp_path, f"{text}privacy: {{admit_every_address: true}}")
+    assert config.resolvers[0] == prefix
 
 
-def test_at_least_one_resolver_is_named(tmp_path: Path) -> None:
-    text = GOOD.replace('[192.0.2.53, "2001:db8::53"]', "[]")
-    assert problems(tmp_path, text) == ["resolvers: has 0 items; allowed: 1 to 64 of them"]
+def test_an_interface_needs_resolvers_and_dnstap_does_not(tmp_path: Path) -> None:
+    for none in ("resolvers: []", ""):
+        text = GOOD.replace('resolvers: [192.0.2.53, "2001:db8::53"]', none)
+        (problem,) = problems(tmp_path, text)
+        assert problem.startswith("resolvers: none is listed, and only dnstap says by itself")
+        assert "that interface eth1 sees" in problem
+        dnstap = text.replace("{interface: eth1, promiscuous: false}", "{dnstap: unix:/run/sie-agent/dnstap}")
+        assert read(tmp_path, dnstap).resolvers == ()
+
+
+def test_the_resolvers_may_be_this_host(tmp_path: Path) -> None:
+    assert read(tmp_path, GOOD.replace("192.0.2.53", "host")).resolvers == ("host", "2001:db8::53/128")
+
+
+def test_sources_are_interfaces_or_dnstap(tmp_path: Path) -> None:
+    sources = (
+        'sources: [{interface: span0, promiscuous: true}, {dnstap: "unix:/run/sie-agent/dnstap.sock"}, '
+        '{dnstap: "tcp:127.0.0.1:6000"}, {dnstap: "tcp:[2001:DB8::6]:6000"}]'
+    )
+    config = read(tmp_path, GOOD.replace("sources: [{interface: eth1, promiscuous: false}]", sources))
+    assert config.interfaces == (SourceConfig("span0", promiscuous=True),)
+    assert config.dnstap == (
+        "unix:/run/sie-agent/dnstap.sock",
+        "tcp:127.0.0.1:6000",
+        "tcp:[2001:db8::6]:6000",
+    )
+
+
+@pytest.mark.parametrize(
+    ("source", "problem"),
+    [
+        ("{}", "sources[0].interface: missing: a source is either an interface or a dnstap endpoint"),
+        (
+            '{interface: eth1, dnstap: "unix:/run/x"}',
+            "sources[0].interface: a source is either an interface or a dnstap endpoint: make it two items",
+        ),
+        ('{dnstap: "unix:/run/x", promiscuous: true}', "sources[0].promiscuous: only an interface can be"),
+        ('{dnstap: "unix:run/x"}', 'sources[0].dnstap: "unix:run/x" names no absolute path of a socket'),
+        (
+            f'{{dnstap: "unix:/{"x" * 107}"}}',
+            "sources[0].dnstap: its path has 108 octets, where a socket",
+        ),
+        ('{dnstap: "tcp:collector.example:6000"}', "sources[0].dnstap: "),
+        ('{dnstap: "tcp:127.0.0.1:0"}', "sources[0].dnstap: "),
+        ('{dnstap: "udp:127.0.0.1:6000"}', "sources[0].dnstap: "),
+    ],
+)
+def test_a_source_that_is_none(tmp_path: Path, source: str, problem: str) -> None:
+    (found,) = problems(tmp_path, GOOD.replace("{interface: eth1, promiscuous: false}", source))
+    assert found.startswith(problem)
+
+
+@pytest.mark.parametrize(
+    ("settings", "problem"),
+    [
+        ("transactions: {types: []}", "transactions.types: has 0 items; allowed: 1 to 4 of them"),
+        (
+            "transactions: {types: [tcp]}",
+            'transactions.types[0]: "tcp" is none of them; allowed: query',
+        ),
+        ("transactions: {types: [icmp, icmp]}", "transactions.types: type icmp is listed twice"),
+        ('privacy: {local_zones: ["."]}', 'privacy.local_zones[0]: "." is the root: it would keep out every'),
+        ('privacy: {local_zones: ["*.corp"]}', 'privacy.local_zones[0]: "*.corp" is no domain name'),
+        ('privacy: {exclude_qname_regex: ""}', "privacy.exclude_qname_regex: it has 0 characters"),
+        ("spool: {max_age: 1}", "spool.max_age: 1 is too small; allowed: 60 to "),
+    ],
+)
+def test_settings_that_are_refused(tmp_path: Path, settings: str, problem: str) -> None:
+    (found,) = problems(tmp_path, f"{GOOD}{settings}")
+    assert found.startswith(problem)
+
+
+def test_local_zones_are_names_without_the_final_dot(tmp_path: Path) -> None:
+    config = read(tmp_path, f'{GOOD}privacy: {{local_zones: [Corp.Example., "_x.dc--1.example"]}}')
+    assert config.local_zones == ("corp.example", "_x.dc--1.example")
 
 
 def test_metrics_stay_on_the_host(tmp_path: Path) -> None:

@@ -44,14 +44,17 @@ def default_of(option: dict[str, Any]) -> str:
     value = option["default"]
     if value == "":
         return "empty"
+    if isinstance(value, list) and value:
+        return f"`[{', '.join(map(str, value))}]`"
     return f"`{str(value).lower() if isinstance(value, bool) else value}`"
 
 
 def type_of(option: dict[str, Any]) -> str:
     """What an option takes."""
+    kind = str(option["elements"] if option["type"] == "list" else option["type"])
     if "choices" in option:
-        return " or ".join(f"`{choice}`" for choice in option["choices"])
-    return f"list of {option['elements']}" if option["type"] == "list" else str(option["type"])
+        kind = " or ".join(f"`{choice}`" for choice in option["choices"])
+    return f"list of {kind}" if option["type"] == "list" else kind
 
 
 def section(role: str) -> str:

@@ -65,7 +65,8 @@ def test_every_option_has_prefix_type_description_and_unit(role: str) -> None:
         assert spec["type"] in TYPES, name
         assert spec["description"].endswith("."), name
         assert spec["type"] != "list" or "elements" in spec, name
-        assert "choices" not in spec or spec.get("default", spec["choices"][0]) in spec["choices"], name
+        chosen = spec.get("default", spec["choices"][0]) if "choices" in spec else []
+        assert set(chosen if isinstance(chosen, list) else [chosen]) <= set(spec.get("choices", [])), name
         for suffix, unit in UNITS.items():
             assert not name.endswith(suffix) or unit in spec["description"], f"{name} does not say its unit"
 

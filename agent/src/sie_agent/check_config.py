@@ -26,6 +26,7 @@ def _run(arguments: argparse.Namespace) -> int:
     config = load_config(arguments.file)
     print(
         f"{arguments.file}: no mistakes; sensor {config.sensor} of {config.participant}, "
-        f"channel {config.channel}, {len(config.resolvers)} resolvers, {len(config.sources)} interfaces"
+        f"channel {config.channel}, {len(config.resolvers)} resolvers, {len(config.interfaces)} interfaces, "
+        f"{len(config.dnstap)} dnstap endpoints"
     )
     return EXIT_OK

@@ -2,10 +2,12 @@
 form.
 """
 
+import ipaddress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from sie_agent.config_kinds import HOST, Endpoint, OneOf, Pattern, Resolver, Zone
 from sie_core import limits
 from sie_core.settings import (
     Boolean,
@@ -17,7 +19,6 @@ from sie_core.settings import (
     ListenAddress,
     ListOf,
     Octets,
-    Prefix,
     Seconds,
     Setting,
     Table,
@@ -42,6 +43,12 @@ prefix takes up to 8 in each of two directions, with and without a VLAN tag: 64 
 MOST_SOURCES: Final = 16
 """Interfaces. Each has a ring of 16 MiB in the kernel: 16 x 16 MiB = 256 MiB."""
 
+MOST_LOCAL_ZONES: Final = 4096
+"""Suffixes that are kept out: an organisation of a thousand sites with four internal zones each."""
+
+TRANSACTION_TYPES: Final = ("query_response", "unanswered_query", "unsolicited_response", "icmp")
+"""What a transaction may be, in base:dnsqr's words."""
+
 LEAST_SPOOL: Final = 4 << 20
 """The smallest spool: a quarter of it may be in flight, which must exceed one container of 512 KiB."""
 
@@ -52,6 +59,49 @@ def _repeated(what: str, values: tuple[str, ...]) -> str | None:
     for index, value in enumerate(values):
         if value in values[:index]:
             return f"{what} {value} is listed twice"
+    return None
+
+
+def _one_of_both(interface: str | None, dnstap: str | None) -> str | None:
+    if interface is None and dnstap is None:
+        return "missing: a source is either an interface or a dnstap endpoint"
+    if interface is not None and dnstap is not None:
+        return "a source is either an interface or a dnstap endpoint: make it two items of the list"
+    return None
+
+
+def _promiscuous_dnstap(promiscuous: bool, dnstap: str | None) -> str | None:
+    return "only an interface can be promiscuous" if promiscuous and dnstap is not None else None
+
+
+def _each_once(sources: tuple[Config, ...]) -> str | None:
+    interfaces = tuple(source["interface"] for source in sources if source["interface"] is not None)
+    endpoints = tuple(source["dnstap"] for source in sources if source["dnstap"] is not None)
+    return _repeated("interface", interfaces) or _repeated("dnstap", endpoints)
+
+
+def _resolvers_needed(resolvers: tuple[str, ...], sources: tuple[Config, ...]) -> str | None:
+    first = next((source["interface"] for source in sources if source["interface"] is not None), None)
+    if resolvers or first is None:
+        return None
+    return (
+        f"none is listed, and only dnstap says by itself which traffic is a resolver's own: list the "
+        f"addresses of the resolvers that interface {first} sees, or the word {HOST} on the resolver itself"
+    )
+
+
+def _too_wide(resolvers: tuple[str, ...], admit_every_address: bool) -> str | None:
+    for text in resolvers:
+        if text == HOST or admit_every_address:
+            continue
+        network = ipaddress.ip_network(text)
+        shortest = SHORTEST_V4 if network.version == 4 else SHORTEST_V6
+        if network.prefixlen < shortest:
+            return (
+                f"{text} covers too much: /{network.prefixlen} is shorter than /{shortest}, so the traffic "
+                "of whoever asks from there would be recorded; list the resolvers, or set "
+                "privacy.admit_every_address"
+            )
     return None
 
 
@@ -75,8 +125,10 @@ TABLE: Final = Table(
     ),
     Setting(
         "resolvers",
-        ListOf(Prefix(SHORTEST_V4, SHORTEST_V6), least=1, most=MOST_RESOLVERS),
-        help="the addresses or prefixes of the resolvers whose upstream traffic alone is recorded",
+        ListOf(Resolver(), most=MOST_RESOLVERS),
+        default=[],
+        help="the addresses or prefixes of the resolvers whose upstream traffic alone is recorded; may be "
+        "left out where every source is dnstap",
     ),
     Setting(
         "sources",
@@ -85,7 +137,14 @@ TABLE: Final = Table(
                 Setting(
                     "interface",
                     Text(r"(?!\.{1,2}\Z)[^\s/:]{1,15}", "the name of a network interface"),
+                    default=None,
                     help="the interface that sees the resolvers' upstream traffic",
+                ),
+                Setting(
+                    "dnstap",
+                    Endpoint(),
+                    default=None,
+                    help="in the place of an interface: where resolvers bring their dnstap",
                 ),
                 Setting(
                     "promiscuous",
@@ -93,11 +152,27 @@ TABLE: Final = Table(
                     default=False,
                     help="whether frames for other hosts are taken in, as a mirror port (SPAN) needs",
                 ),
+                checks=[
+                    Check(("interface", "dnstap"), _one_of_both),
+                    Check(("promiscuous", "dnstap"), _promiscuous_dnstap),
+                ],
             ),
             least=1,
             most=MOST_SOURCES,
         ),
-        help="where packets come from",
+        help="where packets or dnstap messages come from",
+    ),
+    Setting(
+        "transactions.types",
+        ListOf(OneOf(TRANSACTION_TYPES), least=1, most=len(TRANSACTION_TYPES)),
+        default=list(TRANSACTION_TYPES),
+        help="which transactions are recorded; those of the other types are counted as filtered",
+    ),
+    Setting(
+        "transactions.keep_query_packets",
+        Boolean(),
+        default=False,
+        help="whether the packets of queries are kept beside those of responses; their times always are",
     ),
     Setting(
         "transactions.query_timeout",
@@ -116,6 +191,37 @@ TABLE: Final = Table(
         Boolean(),
         default=False,
         help="whether the resolvers' own addresses are blanked before anything is written to disk",
+    ),
+    Setting(
+        "privacy.local_zones",
+        ListOf(Zone(), most=MOST_LOCAL_ZONES),
+        default=[],
+        help="zones that are kept out, with every name below them",
+    ),
+    Setting(
+        "privacy.suppress_special_use",
+        Boolean(),
+        default=True,
+        help="whether names without a place in the public DNS are kept out: special-use names, reverse "
+        "zones of private addresses, single labels",
+    ),
+    Setting(
+        "privacy.exclude_qname_regex",
+        Pattern(),
+        default=None,
+        help="a regular expression; look-ups whose name it matches are kept out",
+    ),
+    Setting(
+        "privacy.admit_private_responders",
+        Boolean(),
+        default=False,
+        help="whether exchanges with servers at private, link-local or loopback addresses are recorded",
+    ),
+    Setting(
+        "privacy.admit_every_address",
+        Boolean(),
+        default=False,
+        help="whether resolvers may be so wide a prefix that the traffic of others is recorded too",
     ),
     Setting(
         "container.max_bytes",
@@ -140,6 +246,12 @@ TABLE: Final = Table(
         Octets(LEAST_SPOOL, 1 << 50),
         default=1 << 30,
         help="how much the spool may hold; beyond that the oldest containers are trimmed and counted",
+    ),
+    Setting(
+        "spool.max_age",
+        Seconds(60, 366 * 86400),
+        default="7d",
+        help="how long a container may wait in the spool; older ones are trimmed and counted",
     ),
     Setting(
         "uplink.hubs",
@@ -188,10 +300,11 @@ TABLE: Final = Table(
             ),
         ),
         Check(("uplink.hubs",), lambda hubs: _repeated("hub", hubs)),
-        Check(
-            ("sources",),
-            lambda sources: _repeated("interface", tuple(source["interface"] for source in sources)),
-        ),
+        Check(("sources",), _each_once),
+        Check(("resolvers",), lambda resolvers: _repeated("resolver", resolvers)),
+        Check(("resolvers", "sources"), _resolvers_needed),
+        Check(("resolvers", "privacy.admit_every_address"), _too_wide),
+        Check(("transactions.types",), lambda types: _repeated("type", types)),
     ],
 )
 
@@ -216,14 +329,25 @@ class AgentConfig:
     exchange: str
     channel: int
     resolvers: tuple[str, ...]
-    sources: tuple[SourceConfig, ...]
+    """Addresses, prefixes and perhaps the word `host`: sie_agent.discovery makes addresses of it."""
+    interfaces: tuple[SourceConfig, ...]
+    dnstap: tuple[str, ...]
+    """Endpoints, as sie_agent.config_kinds.Endpoint writes them."""
     query_timeout: float
     table_max: int
+    transaction_types: tuple[str, ...]
+    keep_query_packets: bool
     clear_resolver_address: bool
+    local_zones: tuple[str, ...]
+    suppress_special_use: bool
+    exclude_qname_regex: str | None
+    admit_private_responders: bool
+    admit_every_address: bool
     container_bytes: int
     flush_interval: float
     spool_directory: Path
     spool_max_bytes: int
+    spool_max_age: float
     hubs: tuple[str, ...]
     ca: Path
     enrol: str | None
@@ -263,15 +387,28 @@ def _typed(config: Config) -> AgentConfig:
         sensor=config["sensor"],
         exchange=config["exchange"],
         channel=config["channel"],
-        resolvers=tuple(str(prefix) for prefix in config["resolvers"]),
-        sources=tuple(SourceConfig(item["interface"], item["promiscuous"]) for item in config["sources"]),
+        resolvers=config["resolvers"],
+        interfaces=tuple(
+            SourceConfig(item["interface"], item["promiscuous"])
+            for item in config["sources"]
+            if item["interface"] is not None
+        ),
+        dnstap=tuple(item["dnstap"] for item in config["sources"] if item["dnstap"] is not None),
         query_timeout=config["transactions.query_timeout"],
         table_max=config["transactions.table_max"],
+        transaction_types=config["transactions.types"],
+        keep_query_packets=config["transactions.keep_query_packets"],
         clear_resolver_address=config["privacy.clear_resolver_address"],
+        local_zones=config["privacy.local_zones"],
+        suppress_special_use=config["privacy.suppress_special_use"],
+        exclude_qname_regex=config["privacy.exclude_qname_regex"],
+        admit_private_responders=config["privacy.admit_private_responders"],
+        admit_every_address=config["privacy.admit_every_address"],
         container_bytes=config["container.max_bytes"],
         flush_interval=config["container.flush_interval"],
         spool_directory=config["spool.directory"],
         spool_max_bytes=config["spool.max_bytes"],
+        spool_max_age=config["spool.max_age"],
         hubs=config["uplink.hubs"],
         ca=config["uplink.ca"],
         enrol=config["uplink.enrol"],

@@ -5,11 +5,12 @@ from sie_agent.errors import AgentError
 from sie_core._native import NativeError, Recorder
 
 
-def recorder_for(config: AgentConfig, codec: str, resolvers: tuple[str, ...] | None = None) -> Recorder:
-    """A recorder with the configuration's settings, for its resolvers or for others. Raises AgentError."""
+def recorder_for(config: AgentConfig, codec: str, resolvers: tuple[str, ...]) -> Recorder:
+    """A recorder with the configuration's settings, for these resolvers. Raises AgentError."""
     try:
         return Recorder(
-            config.resolvers if resolvers is None else resolvers,
+            resolvers,
+            keep_query_packets=config.keep_query_packets,
             query_timeout=config.query_timeout,
             table_max=config.table_max,
             clear_resolver_address=config.clear_resolver_address,

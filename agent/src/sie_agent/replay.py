@@ -181,10 +181,11 @@ def warn(source: PcapSource) -> None:
 def _recorder(arguments: argparse.Namespace) -> Recorder:
     if arguments.config is not None:
         from sie_agent.config import load_config  # a replay without a configuration reads no YAML
+        from sie_agent.discovery import resolver_addresses
         from sie_agent.recording import recorder_for
 
         config = load_config(arguments.config)
-        return recorder_for(config, codec="zlib", resolvers=tuple(arguments.resolver) or config.resolvers)
+        return recorder_for(config, "zlib", resolver_addresses(arguments.resolver or config.resolvers))
     if not arguments.resolver:
         raise UsageError(
             "name the resolvers whose traffic the file holds: --resolver A (may be repeated) or --config FILE"

@@ -14,6 +14,7 @@ from sie_agent import log
 from sie_agent.capture import Capture, SpoolWriter
 from sie_agent.cli import EXIT_OK, add_config_argument
 from sie_agent.config import AgentConfig, load_config
+from sie_agent.discovery import resolver_addresses
 from sie_agent.metrics import MetricsServer
 from sie_agent.recording import recorder_for
 from sie_agent.sources import Interface
@@ -41,14 +42,16 @@ _log = logging.getLogger(__name__)
 class Agent:
     """The running parts of an agent, and what they say about themselves."""
 
-    def __init__(self, config: AgentConfig, spool: Spool, recorder: Recorder) -> None:
+    def __init__(
+        self, config: AgentConfig, resolvers: tuple[str, ...], spool: Spool, recorder: Recorder
+    ) -> None:
         """To be made in the event loop that the uplink shall live in."""
         self._config = config
         self._spool = spool
         self.writer = SpoolWriter(spool)
         self.capture = Capture(
             recorder,
-            [Interface(source, config.resolvers) for source in config.sources],
+            [Interface(source, resolvers) for source in config.interfaces],
             self.writer.offer,
         )
         self.uplink = Uplink(config, spool, self.accounts, self._uplink_progressed)
@@ -124,7 +127,8 @@ async def _serve(config: AgentConfig, spool: Spool) -> None:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stopping.set)
-    agent = Agent(config, spool, recorder_for(config, "zstd"))
+    resolvers = resolver_addresses(config.resolvers)
+    agent = Agent(config, resolvers, spool, recorder_for(config, "zstd", resolvers))
     metrics = MetricsServer(config.metrics_listen, agent.status)
     spool.on_append = agent.uplink.wake
     agent.writer.start()

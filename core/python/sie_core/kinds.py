@@ -415,4 +415,4 @@ def _within(value: Number, least: Number, most: Number, show: Callable[[Number],
 
 
 def _compact(number: float) -> str:
-    return f"{number:g}"
+    return f"{number:.12g}"
