@@ -14,7 +14,7 @@ export PATH := $(BIN):$(PATH)
 export ANSIBLE_HOME := $(CACHE)/ansible
 
 RUST_SOURCES := $(shell find core/crates core/Cargo.toml core/Cargo.lock core/pyproject.toml -name '*.rs' -o -name 'Cargo.*' -o -name 'pyproject.toml')
-PYTHON_SOURCES := core/python core/tests agent/src agent/tests hub/src hub/tests tests molecule
+PYTHON_SOURCES := core/python core/tests core/fuzz agent/src agent/tests hub/src hub/tests tests molecule
 
 .PHONY: help
 help: ## list the commands
@@ -77,6 +77,7 @@ lint: lint-rust lint-python lint-ansible ## formatters, linters, types, import c
 lint-rust: develop
 	cd core && cargo fmt --check
 	cd core && cargo clippy --quiet --all-targets -- -D warnings
+	core/fuzz/run --lint
 
 lint-python: develop
 	$(BIN)/ruff check .
@@ -89,7 +90,7 @@ lint-ansible: develop
 	$(BIN)/ansible-lint --profile production --offline
 
 .PHONY: test test-unit test-rust test-fleet
-test: lint test-rust test-unit test-fleet ## everything that CI runs
+test: lint test-rust fuzz-quick test-unit test-fleet ## everything that CI runs
 
 test-rust: develop
 	cd core && cargo test --release --quiet --workspace --exclude sie-core-native
@@ -100,6 +101,14 @@ test-unit: develop
 
 test-fleet: develop
 	cd $(CURDIR) && $(BIN)/molecule test --scenario-name default
+
+.PHONY: fuzz fuzz-quick
+FUZZ_SECONDS ?= 600
+fuzz: develop ## run every fuzz target for FUZZ_SECONDS (600); what is found is named
+	core/fuzz/run $(FUZZ_SECONDS)
+
+fuzz-quick: develop
+	core/fuzz/run --quick
 
 .PHONY: clean
 clean: ## remove what was built in the tree (the cache stays)

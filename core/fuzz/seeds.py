@@ -1,0 +1,146 @@
+"""Writes the seeds of the fuzz targets' corpora: `python -m core.fuzz.seeds` at the top of the repository.
+
+A seed is one well-formed input of some kind, made from the traffic that the tests make; the comments of a
+target's module say what its octets mean. The same octets come out each time. What libFuzzer and people have
+found since stands beside the seeds, under other names.
+"""
+
+import random
+import struct
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Final
+
+import dns.flags
+import dns.message
+import dns.rrset
+
+from core.tests.traffic import LINK_TYPES, RESOLVERS, Traffic, write_pcap
+from sie_core._native import DedupeWindow, PcapSource, Recorder
+
+CORPUS: Final = Path(__file__).parent / "corpus"
+
+FRAME_LINKS: Final = {"ethernet": 0, "raw": 1, "sll": 2}
+"""The number of each link type in a packet's seed."""
+
+AS_THEY_STAND, TO_BE_PACKED = b"\0", b"\1"
+"""The first octet of inputs that are containers, or what is to be made into one."""
+
+
+def chunk(octets: bytes) -> bytes:
+    """Octets behind their length, as targets take their inputs apart."""
+    return struct.pack(">H", len(octets)) + octets
+
+
+# ---------------------------------------------------------------------------------------------- traffic
+
+
+def packets() -> Iterator[tuple[str, bytes]]:
+    """For each link type some scenes, under settings that differ."""
+    for switches in range(8):
+        for link, number in FRAME_LINKS.items():
+            octets = bytes([switches * 8 + switches, 0xFF])
+            for _, frame in Traffic(switches, link).take(6):
+                octets += bytes([number, 1]) + chunk(frame)
+            yield f"{link}-{switches}", octets
+
+
+def containers() -> Iterator[tuple[str, bytes]]:
+    """Containers of every codec, of transactions and of merged records, alone and concatenated."""
+    with TemporaryDirectory() as folder:
+        pcap = Path(folder, "traffic.pcap")
+        write_pcap(pcap, Traffic(1, "raw").take(40), LINK_TYPES["raw"])
+        recorded = {}
+        for codec in ("none", "zlib", "zstd"):
+            recorder = Recorder(RESOLVERS, codec=codec, container_bytes=1024, source=1, operator=2, group=3)
+            source, sealed = PcapSource(str(pcap)), []
+            while not recorder.at_end:
+                sealed += recorder.pump(source, 10)
+            recorded[codec] = [container.data for container in sealed + recorder.finish()]
+    for codec, sealed_octets in recorded.items():
+        yield f"transactions-{codec}", AS_THEY_STAND + sealed_octets[0]
+    yield "transactions-concatenated", AS_THEY_STAND + b"".join(sealed[1] for sealed in recorded.values())
+    yield "transactions-body", TO_BE_PACKED + recorded["none"][0][10:]
+    window = DedupeWindow()
+    for octets in recorded["none"]:
+        window.add(octets)
+    yield "records", AS_THEY_STAND + window.take()
+
+
+# ---------------------------------------------------------------------------------------------- messages
+
+RRSETS: Final = (
+    ("www.example.", 300, "A", ["192.0.2.1", "192.0.2.2"]),
+    ("www.example.", 300, "AAAA", ["2001:db8::1"]),
+    ("example.", 86400, "NS", ["ns1.example.", "ns2.example."]),
+    ("example.", 86400, "SOA", ["ns1.example. hostmaster.example. 1 7200 3600 1209600 300"]),
+    ("example.", 60, "MX", ["10 mail.example.", "20 mail.example.net."]),
+    ("example.", 60, "TXT", ['"v=spf1 -all" "more"', '""']),
+    ("example.", 60, "CAA", ['0 issue "ca.example"']),
+    ("example.", 60, "HTTPS", ['1 . alpn="h2,h3" ipv4hint=192.0.2.1']),
+    ("_sip._tcp.example.", 60, "SRV", ["0 5 5060 sip.example."]),
+    ("example.", 60, "NAPTR", ['100 10 "S" "SIP+D2U" "" _sip._udp.example.']),
+    ("example.", 60, "NSEC", ["a.example. A NS RRSIG NSEC"]),
+    ("example.", 60, "RRSIG", ["A 13 1 300 20300101000000 20200101000000 12345 example. AAAA"]),
+    ("example.", 60, "DNAME", ["example.net."]),
+    ("example.", 60, "TYPE65280", [r"\# 4 01020304"]),
+)
+
+
+def messages() -> Iterator[tuple[str, bytes]]:
+    """A query, a response for each type, a referral, a negative answer, and one with everything in it."""
+    query = dns.message.make_query("www.example.", "A", flags=0, id=1, use_edns=0, payload=1232)
+    yield "query", query.to_wire()
+    rrsets = [dns.rrset.from_text(owner, ttl, "IN", kind, *data) for owner, ttl, kind, data in RRSETS]
+    for rrset in rrsets:
+        yield dns.rdatatype.to_text(rrset.rdtype).lower(), response([rrset])
+    yield "everything", response(rrsets, rrsets[2:4], rrsets[:2])
+    yield "referral", response([], [rrsets[2]], rrsets[:2], flags=0)
+    yield "negative", response([], [rrsets[3]], [])
+
+
+def response(
+    answer: Iterable[dns.rrset.RRset],
+    authority: Iterable[dns.rrset.RRset] = (),
+    additional: Iterable[dns.rrset.RRset] = (),
+    *,
+    flags: int = dns.flags.AA,
+) -> bytes:
+    """A response to the question for www.example."""
+    message = dns.message.make_query("www.example.", "A", flags=dns.flags.QR | flags, id=1)
+    message.answer, message.authority, message.additional = list(answer), list(authority), list(additional)
+    return message.to_wire()
+
+
+def observations() -> Iterator[tuple[str, bytes]]:
+    """Each message in a transaction of its own, and all of them together."""
+    made = [(name, chunk(octets) + b"\1") for name, octets in messages()]
+    for name, octets in made:
+        yield name, TO_BE_PACKED + octets
+    everything = b"".join(octets for _, octets in made)
+    yield "together", TO_BE_PACKED + everything
+
+
+# ---------------------------------------------------------------------------------------------- writing
+
+SEEDS: Final = {
+    "dns": messages,
+    "nmsg": containers,
+    "observation": observations,
+    "packet": packets,
+}
+
+
+def main() -> None:
+    """Write the seeds of every target."""
+    for target, seeds in SEEDS.items():
+        random.seed(target)  # scapy takes some of its numbers from there
+        folder = CORPUS / target
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, octets in seeds():
+            (folder / f"seed-{name}").write_bytes(octets)
+
+
+if __name__ == "__main__":
+    main()
