@@ -1,5 +1,7 @@
 //! Every bound in one place, each with its arithmetic.
 
+use std::time::Duration;
+
 //------------ Packets -----------------------------------------------------------------------------------------
 
 /// 802.1Q or 802.1ad tags in front of the network header: one customer and one service tag.
@@ -22,6 +24,31 @@ pub const LABEL_OCTETS_MAX: usize = 63;
 /// for names of up to 255, so that hostile messages inflate more than a hundredfold. Twice a whole message is
 /// beyond anything that a server could serve uncompressed.
 pub const RRSET_OCTETS_MAX: usize = 2 * 65_535;
+
+//------------ TCP ---------------------------------------------------------------------------------------------
+
+/// Directions of connections that are remembered. A resolver that asks 5,000 questions a second, 2% of them over
+/// TCP, has 100 connections a second, 2 directions each, and each is remembered for [`STREAM_IDLE`]: 6,000. An
+/// entry takes some 250 octets while nothing waits in it, 4 MiB in all.
+pub const STREAMS_MAX: usize = 1 << 14;
+
+/// What one direction may be ahead of its last message: the largest message, with its length, and as much again.
+pub const STREAM_WINDOW_OCTETS: usize = 2 * (2 + 65_535);
+
+/// Pieces of one direction that wait behind a gap. 64 KiB in segments of 1,220 octets, what IPv6's least MTU
+/// leaves, are 54.
+pub const STREAM_PIECES_MAX: usize = 128;
+
+/// What waits in all directions together: 64 of them with a largest message each.
+pub const STREAMS_OCTETS_MAX: usize = 64 * STREAM_WINDOW_OCTETS;
+
+/// How long a direction is remembered after its last segment. Twice the ten seconds after which servers close
+/// idle connections in practice, and some more (RFC 7766 section 6.2.3 leaves the number to them).
+pub const STREAM_IDLE: Duration = Duration::from_secs(30);
+
+/// How long a gap waits for its octets while segments behind it keep coming. A sender repeats a lost segment after
+/// 1 s and again after 3 s (RFC 6298 section 2); what has not come by then was lost by the capture.
+pub const STREAM_GAP: Duration = Duration::from_secs(5);
 
 //------------ Transactions ------------------------------------------------------------------------------------
 
