@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -85,7 +86,8 @@ metrics: {{listen: "127.0.0.1:{metrics_port}"}}
     return write
 
 
-def program(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
-    """Run `sie-agent` to its end."""
+def program(*arguments: str | Path, stdout: str | None = None) -> subprocess.CompletedProcess[str]:
+    """Run `sie-agent` to its end; its output is captured, or goes to a file."""
     command = [sys.executable, "-m", "sie_agent.cli", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    with open(stdout, "w") if stdout else nullcontext(subprocess.PIPE) as out:  # noqa: PTH123 - a device
+        return subprocess.run(command, stdout=out, stderr=subprocess.PIPE, text=True, timeout=60, check=False)

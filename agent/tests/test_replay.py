@@ -6,64 +6,157 @@ import asyncio
 import json
 import os
 import pty
+import re
 import shutil
 import signal
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from sie_agent.stages import STAGES
 from sie_core._native import decode
 
 from .conftest import Traffic, program
 from .hub import Authority, Hub
 
 
-def replay_json(traffic: Traffic, *arguments: str | Path) -> dict[str, object]:
+def replay_json(traffic: Traffic, *arguments: str | Path) -> dict[str, Any]:
     """Replay generated traffic; returns the JSON that the command ends with."""
     resolvers = [word for address in traffic.resolvers for word in ("--resolver", address)]
     done = program("replay", traffic.pcap, *resolvers, "--json", *arguments)
     assert (done.returncode, done.stderr) == (0, "")
-    report: dict[str, object] = json.loads(done.stdout.splitlines()[-1])
+    report: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     return report
 
 
 def test_counts_are_the_truth_and_add_up(traffic: Traffic, tmp_path: Path) -> None:
-    report = replay_json(traffic, "--write", tmp_path / "out.nmsg")
+    report = replay_json(traffic, "--write", tmp_path / "out.nmsg.zst")
+    assert_equations(report)
     packets, transactions = report["packets"], report["transactions"]
-    assert isinstance(packets, dict)
-    assert isinstance(transactions, dict)
     assert packets["seen"] == traffic.packets
-    filtered, rejected = sum(packets["filtered"].values()), sum(packets["rejected"].values())
-    assert packets["seen"] == packets["recorded"] + filtered + rejected
-    assert filtered == traffic.stub_packets
-    assert transactions.pop("total") == sum(transactions.values()) == traffic.transactions
+    assert transactions["total"] == traffic.transactions
     assert transactions["unanswered_query"] == traffic.unanswered
-    written = (tmp_path / "out.nmsg").read_bytes()
+    assert report["written"] == str(tmp_path / "out.nmsg.zst")
+    written = (tmp_path / "out.nmsg.zst").read_bytes()
     assert report["octets"] == len(written)
-    assert written[:6] == b"NMSG\x01\x02"  # zlib, version 2
+    assert written[:4] == b"\x28\xb5\x2f\xfd"  # a zstd frame (RFC 8878 section 3.1.1)
     messages = decode(written, limit=1 << 26)
     assert len(messages) == traffic.transactions
     assert {(message["vid"], message["msgtype"]) for message in messages} == {(1, 9)}
+    assert not any(message["message"]["query_packet"] for message in messages)
+
+
+def assert_equations(report: dict[str, Any]) -> None:
+    """In every stage each unit has one outcome, and what goes on is what the next stage has."""
+    for stage in STAGES:
+        if stage in report:
+            document = dict(report[stage])
+            seen = document.pop("seen")
+            parts = (sum(v.values()) if isinstance(v, dict) else v for v in document.values())
+            assert seen == sum(parts), (stage, report[stage])
+    transactions = dict(report["transactions"])
+    filtered = transactions.pop("filtered", {})
+    assert transactions.pop("total") == sum(transactions.values())
+    recorded = report.get("messages", report["packets"])["recorded"]
+    everything = {name: count + filtered.get(name, 0) for name, count in transactions.items()}
+    assert recorded == (
+        2 * everything["query_response"] + everything["unanswered_query"] + everything["unsolicited_response"]
+    )
+
+
+def test_compatible_is_zlib_with_the_packets_of_queries(traffic: Traffic, tmp_path: Path) -> None:
+    report = replay_json(traffic, "--write", tmp_path / "out", "--compatible")
+    assert report["written"] == str(tmp_path / "out.nmsg")
+    written = (tmp_path / "out.nmsg").read_bytes()
+    assert written[:6] == b"NMSG\x01\x02"  # compressed, version 2
+    messages = decode(written, limit=1 << 26)
+    assert len(messages) == traffic.transactions
+    answered = [message["message"] for message in messages]
+    assert all(message["query_packet"] for message in answered if message["type"] == "UDP_QUERY_RESPONSE")
+
+
+def test_uncompressed_is_what_the_frames_hold(traffic: Traffic, tmp_path: Path) -> None:
+    plain = replay_json(traffic, "--write", tmp_path / "plain", "--uncompressed")
+    framed = replay_json(traffic, "--write", tmp_path / "framed.nmsg")
+    assert (plain["written"], framed["written"]) == (
+        str(tmp_path / "plain.nmsg"),
+        str(tmp_path / "framed.nmsg.zst"),
+    )
+    unpacked = subprocess.run(
+        ["zstd", "-dc", tmp_path / "framed.nmsg.zst"], capture_output=True, check=True
+    ).stdout
+    assert unpacked == (tmp_path / "plain.nmsg").read_bytes()
+    assert plain["containers"] == framed["containers"]
+
+
+def test_compatible_and_uncompressed_is_the_reference_tools_output(vectors: Path, tmp_path: Path) -> None:
+    pcap, out = vectors / "nmsg" / "test1-dnsqr.pcap", tmp_path / "out.nmsg"
+    done = program(
+        "replay", pcap, "--resolver", "203.0.113.195", "--admit-recursion-desired", "--source", "0x19721976",
+        "--write", out, "--compatible", "--uncompressed",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert out.read_bytes() == (vectors / "nmsg" / "test1-dnsqr.nmsg").read_bytes()
+
+
+def test_what_is_written_is_its_owners_alone(traffic: Traffic, tmp_path: Path) -> None:
+    old, umask = tmp_path / "old.nmsg.zst", os.umask(0)
+    try:
+        old.write_bytes(b"x" * (1 << 20))
+        old.chmod(0o666)
+        replay_json(traffic, "--write", old)
+        replay_json(traffic, "--write", tmp_path / "new.nmsg.zst")
+    finally:
+        os.umask(umask)
+    assert [path.stat().st_mode & 0o777 for path in (old, tmp_path / "new.nmsg.zst")] == [0o600, 0o600]
+    assert old.read_bytes() == (tmp_path / "new.nmsg.zst").read_bytes()
+
+
+def test_standard_output(traffic: Traffic, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "sie_agent.cli", "replay", str(traffic.pcap), "--resolver", "192.0.2.53"]
+    done = subprocess.run([*command, "--write", "-", "--json"], capture_output=True, check=True)
+    report = json.loads(done.stderr)
+    assert report["written"] == "-"
+    assert len(decode(done.stdout, limit=1 << 26)) == report["transactions"]["total"]
+
+
+def test_a_full_disk_is_one_sentence(traffic: Traffic) -> None:
+    done = program("replay", traffic.pcap, "--resolver", "192.0.2.53", "--write", "-", stdout="/dev/full")
+    assert done.returncode == 1
+    assert done.stderr == (
+        "sie-agent: --write -: No space left on device; what was written before is there\n"
+    )
+
+
+def test_stamps_are_the_payloads(traffic: Traffic, tmp_path: Path) -> None:
+    replay_json(
+        traffic, "--write", tmp_path / "x", "--source", "0xa1ba02cf", "--operator", "1", "--group", "7"
+    )
+    messages = decode((tmp_path / "x.nmsg.zst").read_bytes(), limit=1 << 26)
+    assert {(m["source"], m["operator"], m["group"]) for m in messages} == {(0xA1BA02CF, 1, 7)}
 
 
 def test_without_json_it_is_a_table(traffic: Traffic) -> None:
     done = program("replay", traffic.pcap, "--resolver", "192.0.2.53")
     assert done.returncode == 0
-    assert f"packets seen      {traffic.packets:>12}\n" in done.stdout
-    assert "\n    direction " in done.stdout
+    lines = done.stdout.splitlines()
+    assert re.fullmatch(rf"packets seen +{traffic.packets}", lines[1])
+    assert any(line.startswith("    direction ") for line in lines)
+    assert len({re.search(r"[0-9]+(?= of |$)", line).end() for line in lines[1:]}) == 1  # type: ignore[union-attr]
 
 
 def test_the_reference_tools_file(vectors: Path, tmp_path: Path) -> None:
     pcap, out = vectors / "nmsg" / "test1-dnsqr.pcap", tmp_path / "out.nmsg"
-    done = program("replay", pcap, "--resolver", "203.0.113.195", "--write", out, "--json")
+    done = program("replay", pcap, "--resolver", "203.0.113.195", "--write", out, "--compatible", "--json")
     assert done.returncode == 0
     report = json.loads(done.stdout)
     assert report["packets"]["seen"] == 10
     # Two of the five queries of this file have RD=1, which is no resolver's upstream traffic.
-    assert report["packets"]["filtered"]["rd"] == 4
+    assert report.get("messages", report["packets"])["filtered"]["rd"] == 4
     lines = (vectors / "nmsg" / "test1-dnsqr.json").read_text().splitlines()
     reference = [json.loads(line)["message"] for line in lines]
     fields = ("type", "query_port", "id", "qtype_number", "response_time_nsec")
@@ -81,7 +174,7 @@ def test_the_reference_tools_file(vectors: Path, tmp_path: Path) -> None:
 
 @pytest.mark.skipif(shutil.which("nmsgtool") is None, reason="nmsgtool is not installed (Debian: nmsgtool)")
 def test_nmsgtool_reads_what_is_written(traffic: Traffic, tmp_path: Path) -> None:
-    replay_json(traffic, "--write", tmp_path / "out.nmsg")
+    replay_json(traffic, "--write", tmp_path / "out.nmsg", "--compatible")
     read = subprocess.run(
         ["nmsgtool", "-r", str(tmp_path / "out.nmsg"), "-J", "-"], capture_output=True, text=True, check=True
     )
@@ -111,15 +204,16 @@ def test_standard_input(traffic: Traffic) -> None:
     ("arguments", "code", "sentence"),
     [
         (["FILE"], 2, "name the resolvers whose traffic the file holds: --resolver A"),
-        (["FILE", "--resolver", "ns1.example"], 2, "--resolver: "),
+        (["FILE", "--resolver", "ns1.example"], 2, "ns1.example"),
         (["FILE", "--send"], 2, "--send needs --config FILE"),
         (["FILE", "--config", "agent.yml", "--send", "--write", "x"], 2, "exclude each other"),
+        (["FILE", "--resolver", "192.0.2.53", "--compatible"], 2, "--compatible says how --write OUT writes"),
         (["absent.pcap", "--resolver", "192.0.2.53"], 1, "absent.pcap"),
         (["/etc/passwd", "--resolver", "192.0.2.53"], 1, "/etc/passwd"),
         (
             ["FILE", "--resolver", "192.0.2.53", "--write", "/absent/out"],
             2,
-            "--write /absent/out: No such file",
+            "--write /absent/out.nmsg.zst: No such file",
         ),
         (["FILE", "--config", "/absent.yml"], 2, "/absent.yml: cannot be read: No such file or directory"),
     ],

@@ -50,8 +50,9 @@ COMMANDS: Final[dict[str, Command]] = {
         "sie_agent.replay",
         "record from a pcap file instead of an interface; count, write or send what it holds",
         "  sie-agent replay up.pcap --resolver 192.0.2.53 --resolver 2001:db8::53 --json\n"
-        "  sie-agent replay up.pcap --resolver 192.0.2.0/24 --write out.nmsg\n"
-        "  sie-agent replay up.pcap --config agent.yml --send",
+        "  sie-agent replay up.pcap --resolver 192.0.2.0/24 --write out.nmsg.zst\n"
+        "  zcat up.pcap.gz | sie-agent replay - --resolver 192.0.2.53 --write out --compatible\n"
+        "  sie-agent replay up.pcapng --config agent.yml --send",
     ),
     "check-config": Command(
         "sie_agent.check_config",
@@ -87,7 +88,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return error.exit_code
 
 
-def add_config_argument(parser: argparse.ArgumentParser, default: Path | None = DEFAULT_CONFIG) -> None:
+def add_config_argument(parser: "argparse._ActionsContainer", default: Path | None = DEFAULT_CONFIG) -> None:
     """Give a command the option `--config FILE`."""
     place = "none" if default is None else str(default)
     parser.add_argument(

@@ -1,22 +1,98 @@
-"""The recorder that a configuration asks for."""
+"""The recorder that a configuration asks for, or a command line, or the two together."""
 
-from sie_agent.config import AgentConfig
-from sie_agent.errors import AgentError
+import argparse
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Final
+
+from sie_agent.cli import add_config_argument
+from sie_agent.errors import AgentError, UsageError
 from sie_core._native import NativeError, Recorder
 
+if TYPE_CHECKING:  # a recorder without a configuration reads no YAML
+    from sie_agent.config import AgentConfig
 
-def recorder_for(config: AgentConfig, codec: str, resolvers: tuple[str, ...]) -> Recorder:
-    """A recorder with the configuration's settings, for these resolvers. Raises AgentError."""
+SWITCHES: Final = (
+    (
+        "clear_resolver_address",
+        "blank the resolvers' own addresses, in headers and in packets",
+    ),
+    ("keep_query_packets", "keep the packets of queries beside those of responses"),
+    (
+        "admit_recursion_desired",
+        "take in queries with RD=1 too: for a file whose origin is known, since clients ask with RD=1",
+    ),
+)
+"""Settings of the recorder that are true or false, with what they do."""
+
+
+def recorder_of(resolvers: Sequence[str], settings: dict[str, Any]) -> Recorder:
+    """A recorder with these keywords; all others are as sie_core._native.Recorder has them.
+
+    Raises AgentError.
+    """
     try:
-        return Recorder(
-            resolvers,
-            keep_query_packets=config.keep_query_packets,
-            query_timeout=config.query_timeout,
-            table_max=config.table_max,
-            clear_resolver_address=config.clear_resolver_address,
-            container_bytes=config.container_bytes,
-            flush_interval=config.flush_interval,
-            codec=codec,
-        )
+        return Recorder(resolvers, **settings)
     except NativeError as error:
-        raise AgentError(f"the recorder does not take this configuration: {error}") from error
+        raise AgentError(f"the recorder does not take these settings: {error}") from error
+
+
+def settings_of(config: "AgentConfig") -> dict[str, Any]:
+    """The recorder's keywords that a configuration sets."""
+    return {
+        "query_timeout": config.query_timeout,
+        "table_max": config.table_max,
+        "keep_query_packets": config.keep_query_packets,
+        "clear_resolver_address": config.clear_resolver_address,
+        "container_bytes": config.container_bytes,
+        "flush_interval": config.flush_interval,
+    }
+
+
+def add_recording_arguments(parser: "argparse._ActionsContainer") -> None:
+    """The options that say what is recorded; where one is not given, --config or the default holds."""
+    parser.add_argument(
+        "--resolver",
+        action="append",
+        default=[],
+        metavar="A",
+        help="an address or prefix whose upstream traffic is recorded, or the word host for this host's own "
+        "addresses; may be repeated (default: the resolvers of --config)",
+    )
+    add_config_argument(parser, default=None)
+    for name, words in SWITCHES:
+        parser.add_argument(
+            f"--{name.replace('_', '-')}",
+            action="store_const",
+            const=True,
+            dest=name,
+            help=words,
+        )
+
+
+def recorder_from(arguments: argparse.Namespace, **fixed: Any) -> Recorder:
+    """The recorder for a command line with `add_recording_arguments`; `fixed` are keywords above both.
+
+    Raises ConfigError, UsageError, AgentError.
+    """
+    settings: dict[str, Any] = {}
+    listed: Sequence[str] = arguments.resolver
+    if arguments.config is not None:
+        from sie_agent.config import load_config
+
+        config = load_config(arguments.config)
+        settings = settings_of(config)
+        listed = listed or config.resolvers
+    if not listed:
+        raise UsageError(
+            "name the resolvers whose traffic the file holds: --resolver A (may be repeated) or --config FILE"
+        )
+    if "host" in listed:
+        from sie_agent.discovery import resolver_addresses
+
+        listed = resolver_addresses(listed)
+    settings |= {name: True for name, _ in SWITCHES if getattr(arguments, name) is not None}
+    settings |= fixed
+    try:
+        return Recorder(listed, **settings)
+    except NativeError as error:
+        raise UsageError(f"the recorder does not take these settings: {error}") from error

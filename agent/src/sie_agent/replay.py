@@ -1,83 +1,137 @@
-"""`sie-agent replay FILE`: what `run` would record, from a pcap file; counted, written to a file or sent.
+"""`sie-agent replay FILE`: what `run` would record, from a file of packets; counted, written or sent.
 
-This module and what it imports know neither TLS nor HTTP; sending is `sie_agent.replay_send`.
+This module and what it imports know neither TLS nor HTTP nor YAML; sending is `sie_agent.replay_send`.
 """
 
 import argparse
 import json
 import sys
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any, Final
 
-from sie_agent.cli import EXIT_OK, add_config_argument
+from sie_agent.cli import EXIT_OK
 from sie_agent.errors import SourceError, UsageError
+from sie_agent.output import Output
+from sie_agent.recording import add_recording_arguments, recorder_from
+from sie_agent.stages import STAGES, grouped, transactions
 from sie_core._native import Container, FormatError, NativeError, PcapSource, Recorder
 
 TURN: Final = 0.25
 """Seconds of reading between signs of progress."""
 
+BY_SIZE_ALONE: Final = 1e9
+"""A flush interval that never passes, some thirty years: nmsgtool seals the containers of a file by their
+size, whatever their age, and what is compatible with it does the same."""
+
+STAMPS: Final = ("source", "operator", "group")
+"""The numbers of an NMSG payload that say whence it comes."""
+
 
 def configure(_command: str, parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `replay`."""
-    parser.add_argument("file", metavar="FILE", help="a pcap file; - is standard input")
     parser.add_argument(
-        "--resolver",
-        action="append",
-        default=[],
-        metavar="A",
-        help="an address or prefix whose upstream traffic is recorded; may be repeated "
-        "(default: the resolvers of --config)",
+        "file",
+        metavar="FILE",
+        help="a pcap or pcapng file, plain or compressed by gzip, zstd or xz; - is standard input",
     )
-    add_config_argument(parser, default=None)
-    parser.add_argument(
+    add_recording_arguments(parser.add_argument_group("what is recorded"))
+    writing = parser.add_argument_group("where it goes (without any of these it is counted only)")
+    writing.add_argument(
         "--write",
-        type=Path,
         metavar="OUT",
-        help="write the transactions as concatenated NMSG containers (zlib), which nmsgtool reads",
+        help="write what would be sent: concatenated zstd frames, each one whole NMSG container, so that "
+        "`zstd -dc OUT` gives what nmsgtool reads. The file is readable by its owner alone, and gets the "
+        "extension .nmsg.zst if OUT lacks it; - is standard output",
     )
-    parser.add_argument(
+    writing.add_argument(
+        "--compatible",
+        action="store_true",
+        help="write NMSG containers compressed by zlib with the packets of queries too, as nmsgtool -z does "
+        "(extension .nmsg)",
+    )
+    writing.add_argument(
+        "--uncompressed",
+        action="store_true",
+        help="write plain NMSG containers (extension .nmsg); with --compatible, as nmsgtool writes them by "
+        "itself",
+    )
+    writing.add_argument(
         "--send",
         action="store_true",
         help="put the transactions into the spool of --config, send them to its hub and wait until it has "
         "acknowledged all",
     )
+    for name in STAMPS:
+        writing.add_argument(
+            f"--{name}",
+            type=_stamp,
+            default=0,
+            metavar="N",
+            help=f"the payloads' {name} number (default: none)",
+        )
     parser.add_argument("--json", action="store_true", help="end with one JSON object instead of a table")
     parser.set_defaults(run=_run)
 
 
+def _stamp(text: str) -> int:
+    """A number as people write NMSG's: decimal, or hexadecimal behind 0x."""
+    try:
+        number = int(text, 0)
+    except ValueError:
+        number = -1
+    if not 0 <= number < 1 << 32:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number from 0 to 0xffffffff")
+    return number
+
+
 def _run(arguments: argparse.Namespace) -> int:
+    _check(arguments)
     if arguments.send:
-        if arguments.config is None:
-            raise UsageError(
-                "--send needs --config FILE, which names the spool, the hub and this sensor's identity"
-            )
-        if arguments.write is not None:
-            raise UsageError(
-                "--send and --write exclude each other: the one sends what the other would write"
-            )
         from sie_agent import replay_send  # imports TLS and HTTP, which a replay to a file does without
 
         return replay_send.run(arguments)
-    recorder = _recorder(arguments)
+    recorder = recorder_from(arguments, **_form(arguments))
     source = open_file(arguments.file)
     terminal = sys.stderr.isatty()
     progress = _show_progress if terminal else _drop
     if arguments.write is None:
+        written = None
         octets = pump_all(recorder, source, _drop, progress)
     else:
-        try:
-            with arguments.write.open("wb") as out:
-                octets = pump_all(recorder, source, lambda container: out.write(container.data), progress)
-        except OSError as wrong:
-            raise UsageError(f"--write {arguments.write}: {wrong.strerror}") from wrong
+        plain = arguments.compatible or arguments.uncompressed
+        with Output(arguments.write, ".nmsg" if plain else ".nmsg.zst") as out:
+            octets = pump_all(recorder, source, lambda container: out.write(container.data), progress)
+        written = out.name
     if terminal:
         print(file=sys.stderr)
     report = counts(arguments.file, recorder.counters(), octets, source.warning)
-    report["written"] = None if arguments.write is None else str(arguments.write)
+    report["written"] = written
     warn(source)
-    print(json.dumps(report) if arguments.json else table(report))
+    place = sys.stderr if written == "-" else sys.stdout
+    print(json.dumps(report) if arguments.json else table(report), file=place)
     return EXIT_OK
+
+
+def _check(arguments: argparse.Namespace) -> None:
+    """Refuse options that contradict each other. Raises UsageError."""
+    if arguments.send and arguments.config is None:
+        raise UsageError(
+            "--send needs --config FILE, which names the spool, the hub and this sensor's identity"
+        )
+    if arguments.send and arguments.write is not None:
+        raise UsageError("--send and --write exclude each other: the one sends what the other would write")
+    for option in ("compatible", "uncompressed", *STAMPS):
+        if getattr(arguments, option) and arguments.write is None:
+            raise UsageError(f"--{option} says how --write OUT writes: name OUT")
+
+
+def _form(arguments: argparse.Namespace) -> dict[str, Any]:
+    """The recorder's keywords for the form that is asked for."""
+    form: dict[str, Any] = {name: getattr(arguments, name) for name in STAMPS}
+    form["codec"] = "none" if arguments.uncompressed else "zlib" if arguments.compatible else "zstd"
+    if arguments.compatible:
+        form |= {"keep_query_packets": True, "flush_interval": BY_SIZE_ALONE}
+    return form
 
 
 def _drop(_what: object) -> None:
@@ -89,7 +143,7 @@ def _show_progress(packets: int) -> None:
 
 
 def open_file(name: str) -> PcapSource:
-    """Open a pcap file. Raises SourceError."""
+    """Open a file of packets. Raises SourceError."""
     try:
         return PcapSource(name)
     except NativeError as error:
@@ -122,27 +176,11 @@ def pump_all(
 
 
 def counts(name: str, counters: Mapping[str, int], octets: int, warning: str | None) -> dict[str, Any]:
-    """The counts of a replay, by type and outcome. Each group adds up to what is above it."""
-    packets: dict[str, Any] = {
-        "seen": counters["packets_seen"],
-        "recorded": 0,
-        "filtered": {},
-        "rejected": {},
-    }
-    for key, value in counters.items():
-        outcome, _, reason = key.removeprefix("packets_").partition("_")
-        if key.startswith("packets_") and outcome in ("filtered", "rejected"):
-            packets[outcome][reason] = value
-    packets["recorded"] = counters["packets_recorded"]
-    types = {
-        key.removeprefix("transactions_"): value
-        for key, value in counters.items()
-        if key.startswith("transactions_") and key != "transactions_pending"
-    }
+    """The counts of a replay, by stage and outcome. Each group adds up to what is above it."""
     return {
         "file": name,
-        "packets": packets,
-        "transactions": {"total": sum(types.values()), **types},
+        **{stage: grouped(counters, stage) for stage in STAGES if f"{stage}_seen" in counters},
+        "transactions": transactions(counters),
         "table_evicted": counters["table_evicted"],
         "containers": counters["containers_sealed"],
         "octets": octets,
@@ -152,45 +190,34 @@ def counts(name: str, counters: Mapping[str, int], octets: int, warning: str | N
 
 def table(report: Mapping[str, Any]) -> str:
     """The counts for people."""
-    packets = report["packets"]
-    lines = [f"{report['file']}", f"packets seen      {packets['seen']:>12}"]
-    lines.append(f"  recorded        {packets['recorded']:>12}")
-    for outcome in ("filtered", "rejected"):
-        lines.append(f"  {outcome:<16}{sum(packets[outcome].values()):>12}")
-        lines += [
-            f"    {reason.replace('_', ' '):<20}{value:>6}"
-            for reason, value in packets[outcome].items()
-            if value
+    rows: list[tuple[str, int | None, str]] = []
+    for stage in STAGES:
+        if stage in report and (report[stage]["seen"] or stage == "packets"):
+            rows += _rows(f"{stage.replace('_', ' ')} seen", report[stage]["seen"], report[stage])
+    recorded = report["transactions"]
+    rows += _rows("transactions", recorded["total"], recorded)
+    rows.append(("containers", report["containers"], f" of {report['octets']} octets"))
+    width = max(len(name) for name, _, _ in rows)
+    digits = max(len(str(count)) for _, count, _ in rows)
+    lines = [f"{name:<{width}}  {count:>{digits}}{more}" for name, count, more in rows]
+    return "\n".join([str(report["file"]), *lines])
+
+
+def _rows(title: str, total: int, document: Mapping[str, Any]) -> list[tuple[str, int | None, str]]:
+    """A stage's lines: its total, each outcome, and below an outcome the reasons that occurred."""
+    rows: list[tuple[str, int | None, str]] = [(title, total, "")]
+    for outcome, count in document.items():
+        if outcome in ("seen", "total"):
+            continue
+        reasons = count if isinstance(count, dict) else {}
+        rows.append((f"  {outcome.replace('_', ' ')}", sum(reasons.values()) if reasons else count, ""))
+        rows += [
+            (f"    {reason.replace('_', ' ')}", number, "") for reason, number in reasons.items() if number
         ]
-    lines.append(f"transactions      {report['transactions']['total']:>12}")
-    lines += [
-        f"  {name.replace('_', ' '):<22}{value:>6}"
-        for name, value in report["transactions"].items()
-        if name != "total"
-    ]
-    lines.append(f"containers        {report['containers']:>12} of {report['octets']} octets")
-    return "\n".join(lines)
+    return rows
 
 
 def warn(source: PcapSource) -> None:
     """Say on standard error why reading ended before the end of the file, if it did."""
     if source.warning is not None:
         print(f"sie-agent: warning: {source.warning}", file=sys.stderr)
-
-
-def _recorder(arguments: argparse.Namespace) -> Recorder:
-    if arguments.config is not None:
-        from sie_agent.config import load_config  # a replay without a configuration reads no YAML
-        from sie_agent.discovery import resolver_addresses
-        from sie_agent.recording import recorder_for
-
-        config = load_config(arguments.config)
-        return recorder_for(config, "zlib", resolver_addresses(arguments.resolver or config.resolvers))
-    if not arguments.resolver:
-        raise UsageError(
-            "name the resolvers whose traffic the file holds: --resolver A (may be repeated) or --config FILE"
-        )
-    try:
-        return Recorder(arguments.resolver, codec="zlib")
-    except NativeError as error:
-        raise UsageError(f"--resolver: {error}") from error

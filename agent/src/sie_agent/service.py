@@ -16,7 +16,7 @@ from sie_agent.cli import EXIT_OK, add_config_argument
 from sie_agent.config import AgentConfig, load_config
 from sie_agent.discovery import resolver_addresses
 from sie_agent.metrics import MetricsServer
-from sie_agent.recording import recorder_for
+from sie_agent.recording import recorder_of, settings_of
 from sie_agent.sources import Interface
 from sie_agent.spool import Spool, open_spool
 from sie_agent.status import LostStatus, Status, UplinkStatus, describe
@@ -128,7 +128,7 @@ async def _serve(config: AgentConfig, spool: Spool) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stopping.set)
     resolvers = resolver_addresses(config.resolvers)
-    agent = Agent(config, resolvers, spool, recorder_for(config, "zstd", resolvers))
+    agent = Agent(config, resolvers, spool, recorder_of(resolvers, settings_of(config)))
     metrics = MetricsServer(config.metrics_listen, agent.status)
     spool.on_append = agent.uplink.wake
     agent.writer.start()
