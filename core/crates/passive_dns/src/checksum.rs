@@ -48,16 +48,31 @@ pub fn ipv4_header(header: &[u8]) -> u16 {
     !fold(add(!field & 0xffff, header))
 }
 
-/// The sum of the pseudo-header (RFC 768; RFC 8200 section 8.1) and the whole UDP datagram.
-fn udp_sum(source: &IpAddr, destination: &IpAddr, udp: &[u8]) -> u64 {
-    let mut sum = u64::from(PROTOCOL_UDP) + udp.len() as u64;
+/// The sum of the pseudo-header (RFC 768; RFC 8200 section 8.1) and what is behind the IP headers.
+fn transport_sum(source: &IpAddr, destination: &IpAddr, protocol: u8, segment: &[u8]) -> u64 {
+    let mut sum = u64::from(protocol) + segment.len() as u64;
     for address in [source, destination] {
         sum = match address {
             IpAddr::V4(address) => add(sum, &address.octets()),
             IpAddr::V6(address) => add(sum, &address.octets()),
         };
     }
-    add(sum, udp)
+    add(sum, segment)
+}
+
+/// The checksum of a UDP datagram, a TCP segment or an ICMPv6 message whose checksum field is zero; of one that has
+/// its checksum, 0, or with UDP its other form.
+pub fn transport(source: &IpAddr, destination: &IpAddr, protocol: u8, segment: &[u8]) -> u16 {
+    match !fold(transport_sum(source, destination, protocol, segment)) {
+        // Zero would say that there is no checksum (RFC 768).
+        0 if protocol == PROTOCOL_UDP => 0xffff,
+        other => other,
+    }
+}
+
+/// The checksum of an ICMP message (RFC 792) whose checksum field is zero; of one that has its checksum, 0.
+pub fn icmp(message: &[u8]) -> u16 {
+    !fold(add(0, message))
 }
 
 /// Checks the UDP checksum of a datagram.
@@ -66,7 +81,7 @@ pub fn verify_udp(datagram: &Datagram<'_>) -> UdpChecksum {
     if udp[UDP_CHECKSUM_OFFSET..UDP_HEADER_OCTETS] == [0, 0] {
         return UdpChecksum::Absent;
     }
-    match fold(udp_sum(&datagram.source, &datagram.destination, udp)) {
+    match fold(transport_sum(&datagram.source, &datagram.destination, PROTOCOL_UDP, udp)) {
         0xffff => UdpChecksum::Correct,
         _ => UdpChecksum::Incorrect,
     }
@@ -78,11 +93,7 @@ pub fn renew_udp(source: &IpAddr, destination: &IpAddr, udp: &mut [u8]) {
         return;
     }
     udp[UDP_CHECKSUM_OFFSET..UDP_HEADER_OCTETS].fill(0);
-    let checksum = match !fold(udp_sum(source, destination, udp)) {
-        // Zero would say that there is no checksum (RFC 768).
-        0 => 0xffff,
-        other => other,
-    };
+    let checksum = transport(source, destination, PROTOCOL_UDP, udp);
     udp[UDP_CHECKSUM_OFFSET..UDP_HEADER_OCTETS].copy_from_slice(&checksum.to_be_bytes());
 }
 

@@ -18,6 +18,7 @@ pub mod dns;
 pub mod error;
 pub mod filter;
 pub mod frame;
+pub mod icmp;
 pub mod limits;
 pub mod lru;
 pub mod nmsg;

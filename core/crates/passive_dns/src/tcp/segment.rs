@@ -3,6 +3,7 @@
 use std::net::IpAddr;
 
 use crate::dns::Malformed;
+use crate::tcp::stream::{LENGTH_OCTETS, Side};
 
 pub const HEADER_OCTETS_MIN: usize = 20;
 
@@ -47,6 +48,15 @@ impl<'a> Segment<'a> {
             rst: header[13] & RST != 0,
             data: tcp.get(data_offset..).ok_or(Malformed)?,
         })
+    }
+
+    /// The DNS message that the data begins with, as far as it is here; None if the data cannot be taken for one, at
+    /// least up to the end of its question.
+    pub fn message_begun(&self) -> Option<&'a [u8]> {
+        let (length, rest) = self.data.split_first_chunk::<LENGTH_OCTETS>()?;
+        let octets = rest.len().min(usize::from(u16::from_be_bytes(*length)));
+        let side = Side::of(self.source_port, self.destination_port);
+        side.may_begin_with(self.data).then_some(&rest[..octets])
     }
 
     /// The sequence number of the first octet of data; SYN takes one of its own.
