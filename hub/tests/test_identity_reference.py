@@ -9,7 +9,8 @@ from sie_core import limits
 from sie_core.errors import Refusal
 from sie_hub.enrol.est import OUTCOMES
 from sie_hub.enrol.issuing import REFUSALS, EnrolmentRefused
-from sie_hub.enrol.tokens import DEFAULT_LIFETIME, MAX_ISSUED, MAX_LIFETIME
+from sie_hub.enrol.state import MAX_ISSUED
+from sie_hub.enrol.tokens import DEFAULT_LIFETIME, MAX_LIFETIME
 from sie_hub.tls import LOG_BURST
 
 PAGE = Path(__file__).parents[2] / "docs" / "reference" / "identity.md"

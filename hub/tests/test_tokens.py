@@ -16,15 +16,14 @@ from cryptography import x509
 from sie_core import identity
 from sie_core.files import acting_as_owner
 from sie_core.identity import Identity, KeyKind
+from sie_hub.enrol.state import MAX_ISSUED, StateError
 from sie_hub.enrol.tokens import (
     DEFAULT_LIFETIME,
-    MAX_ISSUED,
     MAX_LIFETIME,
     OtherKey,
     Token,
     TokenRefused,
     TokenStore,
-    TokenStoreError,
 )
 
 from .conftest import Pki
@@ -197,7 +196,7 @@ def test_a_damaged_record_is_named(store: TokenStore, tmp_path: Path, damage: by
     issue(store)
     [path] = (tmp_path / "state" / "tokens").iterdir()
     path.write_bytes(damage)
-    with pytest.raises(TokenStoreError, match=path.name):
+    with pytest.raises(StateError, match=path.name):
         store.list()
 
 
@@ -210,7 +209,7 @@ def test_what_lies_beside_the_tokens_is_no_token(store: TokenStore, tmp_path: Pa
 
 def test_a_store_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     (tmp_path / "state").write_text("a file in the directory's place")
-    with pytest.raises(TokenStoreError, match="state"):
+    with pytest.raises(StateError, match="state"):
         TokenStore(tmp_path / "state").list()
 
 
@@ -234,7 +233,7 @@ def test_root_issues_tokens_with_the_rights_of_the_directorys_owner(tmp_path: Pa
     victim.mkdir(mode=0o755)
     shutil.rmtree(state / "tokens")
     (state / "tokens").symlink_to(victim)
-    with acting_as_owner(state), pytest.raises(TokenStoreError, match="Permission denied"):
+    with acting_as_owner(state), pytest.raises(StateError, match="Permission denied"):
         issue(TokenStore(state))
     assert victim.stat().st_uid == 0
     assert list(victim.iterdir()) == []

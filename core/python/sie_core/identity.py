@@ -322,12 +322,14 @@ def check_peer(
     authorities: Collection[x509.Certificate],
     exchange: str,
     now: datetime,
+    grace: timedelta = timedelta(),
 ) -> PeerIdentity:
     """The sensor that a certificate names, once everything about it holds.
 
     Checked are the signature of one of the `authorities` (each itself valid now), the lifetime, CA:FALSE,
     the usage (clientAuth and not serverAuth) and the one URI, of this exchange. Possession of the private
-    key is TLS's to prove; revocation is the registry's to know.
+    key is TLS's to prove; revocation is the registry's to know. With `grace` a certificate passes that long
+    after its end, which is for renewing it and for nothing else.
 
     Raises IdentityRefused with the reason and a sentence for both sides' logs.
     """
@@ -347,7 +349,7 @@ def check_peer(
             Refusal.OTHER_EXCHANGE, f"{what} belongs to {identity.exchange}, not to {exchange}"
         )
     _check_usage(certificate, what)
-    _check_time(certificate, what, "enrol again", now)
+    _check_time(certificate, what, "enrol again", now, grace)
     _check_time(issuer, "the certificate of the issuing CA", "the hub's operator must make a new one", now)
     return PeerIdentity(
         identity.exchange,
@@ -438,9 +440,11 @@ def _check_usage(certificate: x509.Certificate, what: str) -> None:
         raise IdentityRefused(Refusal.WRONG_USAGE, f"{what} is not for a TLS client alone")
 
 
-def _check_time(certificate: x509.Certificate, what: str, remedy: str, now: datetime) -> None:
+def _check_time(
+    certificate: x509.Certificate, what: str, remedy: str, now: datetime, grace: timedelta = timedelta()
+) -> None:
     not_before, not_after = certificate.not_valid_before_utc, certificate.not_valid_after_utc
-    if now > not_after:
+    if now > not_after + grace:
         raise IdentityRefused(
             Refusal.EXPIRED,
             f"{what} expired at {_stamp(not_after)}, {_span(now - not_after)} ago: {remedy}",

@@ -114,6 +114,12 @@ TABLE: Final = Table(
         help="how many days a sensor's certificate lives",
     ),
     Setting(
+        "enrol.grace_days",
+        Integer(0, 365),
+        default=30,
+        help="how many days after its end a sensor's certificate can still be renewed, and do nothing else",
+    ),
+    Setting(
         "enrol.metrics",
         Listen(loopback_only=True),
         default="127.0.0.1:9164",

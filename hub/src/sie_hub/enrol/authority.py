@@ -124,8 +124,13 @@ def load_ca(certificate_file: Path, key_file: Path) -> tuple[x509.Certificate, P
 
 def load_certificate(path: Path) -> x509.Certificate:
     """The first certificate of a PEM file. Raises AuthorityError."""
+    return load_certificates(path)[0]
+
+
+def load_certificates(path: Path) -> list[x509.Certificate]:
+    """All certificates of a PEM file, at least one. Raises AuthorityError."""
     try:
-        return identity.certificates_from_pem(path.read_bytes())[0]
+        return identity.certificates_from_pem(path.read_bytes())
     except OSError as error:
         raise AuthorityError(f"{path}: this certificate cannot be read: {error.strerror}") from None
     except IdentityError as error:

@@ -1,4 +1,4 @@
-"""`sie-hub enrol`, `sie-hub ca …` and `sie-hub token …`."""
+"""`sie-hub enrol`, `sie-hub ca …`, `sie-hub token …` and `sie-hub renewal …`."""
 
 import argparse
 import json
@@ -18,6 +18,7 @@ from sie_core.settings import Config, ConfigError
 from sie_hub.cli import EXIT_FAILURE, EXIT_OK, add_config_argument
 from sie_hub.config import EXCHANGE_NAME, load_config
 from sie_hub.enrol.authority import init_ca, make_server_certificate
+from sie_hub.enrol.renewals import RenewalStore
 from sie_hub.enrol.tokens import DEFAULT_LIFETIME, MAX_LIFETIME, Token, TokenStore
 from sie_hub.enrol.unit import run_enrol
 from sie_hub.registry import Registry, is_participant_name, is_sensor_name
@@ -25,8 +26,13 @@ from sie_hub.unit import Unit, run_unit
 
 
 def configure(command: str, parser: argparse.ArgumentParser) -> None:
-    """Add the arguments of one of the three commands."""
-    {"enrol": _configure_enrol, "ca": _configure_ca, "token": _configure_token}[command](parser)
+    """Add the arguments of one of the commands."""
+    {
+        "enrol": _configure_enrol,
+        "ca": _configure_ca,
+        "token": _configure_token,
+        "renewal": _configure_renewal,
+    }[command](parser)
 
 
 def _configure_enrol(parser: argparse.ArgumentParser) -> None:
@@ -121,6 +127,15 @@ def _configure_token(parser: argparse.ArgumentParser) -> None:
         verb.add_argument("--json", action="store_true", help="print one JSON object")
 
 
+def _configure_renewal(parser: argparse.ArgumentParser) -> None:
+    verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
+    listing = verbs.add_parser("list", help="list the certificates that were renewed, and with which keys")
+    listing.add_argument("--participant", type=_participant, metavar="NAME", help="of this participant alone")
+    add_config_argument(listing)
+    listing.add_argument("--json", action="store_true", help="print one JSON object")
+    listing.set_defaults(run=_speaking(_renewal_list))
+
+
 def _enrol(arguments: argparse.Namespace) -> int:
     config = load_config(arguments.config)
 
@@ -211,6 +226,24 @@ def _token_revoke(arguments: argparse.Namespace) -> int:
         print(json.dumps({"changed": changed, "id": arguments.id}))
     else:
         print(f"token {arguments.id} is revoked{'' if changed else ' already'}")
+    return EXIT_OK
+
+
+def _renewal_list(arguments: argparse.Namespace) -> int:
+    config = load_config(arguments.config)
+    directory: Path = config["enrol.state"]
+    with acting_as_owner(directory):
+        store = RenewalStore(directory, timedelta(days=config["enrol.grace_days"]))
+        renewals = [one for one in store.list() if arguments.participant in (None, one.participant)]
+    if arguments.json:
+        print(json.dumps({"renewals": [one.public() for one in renewals]}))
+        return EXIT_OK
+    for one in renewals:
+        who = f"{one.participant}/{one.sensor}"
+        print(
+            f"{one.serial:>32}  {who:24}  {_minute(one.bound_at)}  key {one.bound_key}"
+            f"  {len(one.issued)} issued, the last {one.issued[-1].serial}"
+        )
     return EXIT_OK
 
 

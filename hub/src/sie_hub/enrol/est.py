@@ -1,14 +1,16 @@
-"""EST (RFC 7030) over aiohttp: `cacerts` and `simpleenroll`.
+"""EST (RFC 7030) over aiohttp: `cacerts`, `simpleenroll` and `simplereenroll`.
 
-A client authenticates by HTTP Basic (RFC 7617), `participant/sensor` and its token, inside TLS that
-proves the server alone. Certificates travel as certs-only PKCS #7 in base64; every refusal is one
-sentence of text.
+To enrol, a client authenticates by HTTP Basic (RFC 7617), `participant/sensor` and its token, inside TLS that
+proves the server alone; to renew, by its certificate in TLS. Certificates travel as certs-only PKCS #7 in
+base64; every refusal is one sentence of text.
 """
 
 import asyncio
 import base64
 import binascii
 import logging
+import ssl
+from collections.abc import Awaitable, Callable, Iterable
 from typing import Final
 
 from aiohttp import hdrs, web
@@ -19,8 +21,8 @@ from prometheus_client import CollectorRegistry, Counter
 from sie_core import limits
 from sie_core.identity import encode_certs_only, serial_text
 from sie_hub import log
-from sie_hub.enrol.issuing import REFUSALS, Enroller, EnrolmentRefused
-from sie_hub.enrol.tokens import TokenStoreError
+from sie_hub.enrol.issuing import REFUSALS, Enrolled, Enroller, EnrolmentRefused
+from sie_hub.enrol.state import StateError
 from sie_hub.tls import REASONS as TLS_REASONS
 
 WELL_KNOWN: Final = "/.well-known/est"
@@ -33,6 +35,8 @@ BODY_TIMEOUT: Final = 30.0
 OUTCOMES: Final = (
     "enrolled",
     "enrolled_again",
+    "renewed",
+    "renewed_again",
     "authorities",
     "not_found",
     "not_http",
@@ -57,7 +61,7 @@ class Metrics:
         )
         self.alarms = Counter(
             "sie_hub_enrol_alarms",
-            "Tokens that were shown with a second key. Each is an alarm.",
+            "Tokens and certificates that were used for a second key. Each is an alarm.",
             registry=registry,
         )
         for outcome in OUTCOMES:
@@ -69,11 +73,11 @@ class Metrics:
 
 
 class Est:
-    """The two resources of EST that enrol serves."""
+    """The resources of EST that enrol serves."""
 
-    def __init__(self, enroller: Enroller, authority: x509.Certificate, metrics: Metrics) -> None:
+    def __init__(self, enroller: Enroller, authorities: Iterable[x509.Certificate], metrics: Metrics) -> None:
         self._enroller = enroller
-        self._authorities = _encoded([authority])
+        self._authorities = _encoded(authorities)
         self._metrics = metrics
 
     def application(self) -> web.Application:
@@ -84,6 +88,7 @@ class Est:
         application.on_response_prepare.append(_anonymous)
         application.router.add_get(f"{WELL_KNOWN}/cacerts", self.cacerts)
         application.router.add_post(f"{WELL_KNOWN}/simpleenroll", self.simpleenroll)
+        application.router.add_post(f"{WELL_KNOWN}/simplereenroll", self.simplereenroll)
         return application
 
     async def cacerts(self, _request: web.Request) -> web.Response:
@@ -94,28 +99,48 @@ class Est:
 
     async def simpleenroll(self, request: web.Request) -> web.Response:
         """RFC 7030, 4.2: a certificate for a request and a token."""
-        try:
+
+        async def issue() -> Enrolled:
             user, token = _credentials(request)
             der = await _body(request)
-            enrolled = await asyncio.to_thread(self._enroller.enrol, user, token, der)
+            return await asyncio.to_thread(self._enroller.enrol, user, token, der)
+
+        return await self._answer(request, "enrolled", issue)
+
+    async def simplereenroll(self, request: web.Request) -> web.Response:
+        """RFC 7030, 4.2.2: a new certificate for a request and the certificate that the client has shown."""
+        shown = _shown(request)
+
+        async def issue() -> Enrolled:
+            der = await _body(request)
+            return await asyncio.to_thread(self._enroller.renew, shown, der)
+
+        return await self._answer(request, "renewed", issue)
+
+    async def _answer(
+        self, request: web.Request, done: str, issue: Callable[[], Awaitable[Enrolled]]
+    ) -> web.Response:
+        """What `issue` gives, counted and logged as `done`, or the reason why there is no certificate."""
+        try:
+            enrolled = await issue()
         except EnrolmentRefused as refused:
             return self._refuse(request, refused)
-        except TokenStoreError as error:
+        except StateError as error:
             self._metrics.count("failed")
             log.event(_log, logging.ERROR, f"cannot enrol: {error}", peer=request.remote)
             return _sentence(500, "the hub cannot enrol sensors now: try again later")
-        self._metrics.count("enrolled_again" if enrolled.again else "enrolled")
+        self._metrics.count(f"{done}_again" if enrolled.again else done)
         log.event(
             _log,
             logging.INFO,
-            "enrolled again" if enrolled.again else "enrolled",
+            f"{done} again" if enrolled.again else done,
             peer=request.remote,
             participant=enrolled.identity.participant,
             sensor=enrolled.identity.sensor,
             key=enrolled.fingerprint,
             serial=serial_text(enrolled.certificate),
             expires=enrolled.certificate.not_valid_after_utc.isoformat(),
-            token=enrolled.token_id,
+            by=enrolled.by,
         )
         return _certificates(_encoded([enrolled.certificate]))
 
@@ -153,6 +178,12 @@ def _credentials(request: web.Request) -> tuple[str, str]:
     return user, password
 
 
+def _shown(request: web.Request) -> bytes | None:
+    """The client's certificate in DER, None if it has shown none."""
+    tls: ssl.SSLObject | None = request.get_extra_info("ssl_object")
+    return None if tls is None else tls.getpeercert(binary_form=True)
+
+
 async def _body(request: web.Request) -> bytes:
     """The request in DER. Line breaks are taken wherever a client puts them (RFC 8951, section 3.1)."""
     if request.content_type != REQUEST_TYPE:
@@ -173,7 +204,7 @@ async def _body(request: web.Request) -> bytes:
         raise EnrolmentRefused("bad_request", "the certificate request must be sent in base64") from None
 
 
-def _encoded(certificates: list[x509.Certificate]) -> bytes:
+def _encoded(certificates: Iterable[x509.Certificate]) -> bytes:
     return base64.encodebytes(encode_certs_only(certificates))
 
 

@@ -1,22 +1,26 @@
-"""The decision behind `simpleenroll`: who asks, with what token, for which key, and what the registry
-says."""
+"""The decisions behind `simpleenroll` and `simplereenroll`: who asks, with what token or certificate, for
+which key, and what the registry says."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Final
 
 from cryptography import x509
 
 from sie_core import identity
-from sie_core.errors import RequestRefused
+from sie_core.errors import IdentityRefused, Refusal, RequestRefused
 from sie_core.identity import Identity, PrivateKey, PublicKey, Random
-from sie_hub.enrol.tokens import OtherKey, Token, TokenRefused, TokenStore
+from sie_hub.enrol.renewals import RenewalRefused, RenewalStore, RenewedByOther
+from sie_hub.enrol.tokens import OtherKey, TokenRefused, TokenStore
 from sie_hub.registry import Registry
+
+_CERTIFICATE: Final = {refusal: f"certificate_{refusal.value}" for refusal in Refusal}
 
 _STATUS: Final = {
     "no_credentials": 401,
     "unknown_token": 401,
+    _CERTIFICATE[Refusal.MISSING]: 401,
     "bad_request": 400,
     "used_up": 429,
 }
@@ -30,6 +34,8 @@ REFUSALS: Final = (
     "revoked_token",
     "used_up",
     "other_key",
+    "renewed_by_other",
+    *_CERTIFICATE.values(),
     "bad_request",
     "unknown_sensor",
     "revoked_sensor",
@@ -61,35 +67,45 @@ class Enrolled:
     identity: Identity
     certificate: x509.Certificate
     fingerprint: str
-    token_id: str
+    by: str
+    """What it was issued on: `token ID` or `certificate SERIAL`."""
     again: bool
 
 
 @dataclass(frozen=True, slots=True)
 class Authority:
-    """The issuing CA and the exchange it issues for."""
+    """The issuing CA and the exchange it issues for. `trusted` are the CAs whose certificates may be renewed,
+    the issuing one among them."""
 
     exchange: str
     certificate: x509.Certificate
     key: PrivateKey
     days: int
+    trusted: Collection[x509.Certificate]
 
 
 class Enroller:
-    """Issues certificates to sensors that the registry knows and that show their token."""
+    """Issues certificates to sensors that the registry knows and that show their token or their certificate.
+
+    `grace` is how long after its end a certificate can still be renewed.
+    """
 
     def __init__(
         self,
         authority: Authority,
         registry: Registry,
         tokens: TokenStore,
+        renewals: RenewalStore,
         *,
+        grace: timedelta,
         clock: Callable[[], datetime],
         random: Random,
     ) -> None:
         self._authority = authority
         self._registry = registry
         self._tokens = tokens
+        self._renewals = renewals
+        self._grace = grace
         self._clock = clock
         self._random = random
 
@@ -98,7 +114,7 @@ class Enroller:
 
         `user` is `participant/sensor`. Of the request only the key is used.
 
-        Raises EnrolmentRefused and TokenStoreError.
+        Raises EnrolmentRefused and StateError.
         """
         now = self._clock()
         wanted = self._identity(user)
@@ -106,7 +122,8 @@ class Enroller:
         try:
             known = self._tokens.check(*who, token, now=now)
             key = identity.key_from_request(request)
-            self._check_registry(wanted, known, now)
+            # Whoever has the key of a revoked certificate may have the token too, so that token is spent.
+            self._check_registry(wanted, [one.serial for one in known.issued], now)
             fingerprint = identity.fingerprint(key)
             used, certificate = self._tokens.redeem(
                 *who, token, fingerprint, now=now, issue=lambda: self._issue(key, wanted, now)
@@ -121,7 +138,47 @@ class Enroller:
             raise EnrolmentRefused(refused.reason, str(refused)) from None
         except RequestRefused as refused:
             raise EnrolmentRefused("bad_request", str(refused)) from None
-        return Enrolled(wanted, certificate, fingerprint, used.id, again=len(used.issued) > 1)
+        return Enrolled(wanted, certificate, fingerprint, f"token {used.id}", again=len(used.issued) > 1)
+
+    def renew(self, shown: bytes | None, request: bytes) -> Enrolled:
+        """A new certificate for the sensor that the certificate `shown` (DER) names, for the key of a
+        PKCS #10 request (DER), old or new. That the old key is the peer's, TLS has proved.
+
+        Raises EnrolmentRefused and StateError.
+        """
+        now = self._clock()
+        try:
+            peer = identity.check_peer(
+                shown,
+                authorities=self._authority.trusted,
+                exchange=self._authority.exchange,
+                now=now,
+                grace=self._grace,
+            )
+            key = identity.key_from_request(request)
+            wanted = Identity(peer.exchange, peer.participant, peer.sensor)
+            self._check_registry(wanted, self._renewals.lineage(peer.serial), now)
+            fingerprint = identity.fingerprint(key)
+            used, certificate = self._renewals.redeem(
+                peer, fingerprint, now=now, issue=lambda: self._issue(key, wanted, now)
+            )
+        except IdentityRefused as refused:
+            raise EnrolmentRefused(_CERTIFICATE[refused.reason], str(refused)) from None
+        except RenewedByOther as refused:
+            renewal = refused.renewal
+            alarm = (
+                f"the certificate {renewal.serial} of {wanted} was renewed with the key {renewal.bound_key}"
+                f" at {renewal.bound_at} and was shown again with {fingerprint}: one of them is not the"
+                " sensor's"
+            )
+            raise EnrolmentRefused(refused.reason, str(refused), alarm) from None
+        except RenewalRefused as refused:
+            raise EnrolmentRefused(refused.reason, str(refused)) from None
+        except RequestRefused as refused:
+            raise EnrolmentRefused("bad_request", str(refused)) from None
+        return Enrolled(
+            wanted, certificate, fingerprint, f"certificate {used.serial}", again=len(used.issued) > 1
+        )
 
     def _issue(self, key: PublicKey, wanted: Identity, now: datetime) -> x509.Certificate:
         authority = self._authority
@@ -144,7 +201,7 @@ class Enroller:
                 "no_credentials", "the user name must be PARTICIPANT/SENSOR, the password the token"
             ) from None
 
-    def _check_registry(self, wanted: Identity, token: Token, now: datetime) -> None:
+    def _check_registry(self, wanted: Identity, serials: Collection[str], now: datetime) -> None:
         sensor = self._registry.sensor(wanted.participant, wanted.sensor)
         if sensor is None:
             raise EnrolmentRefused(
@@ -155,10 +212,9 @@ class Enroller:
         agreement = sensor.agreement.refusal(now.date())
         if agreement is not None:
             raise EnrolmentRefused("agreement", f"{wanted} cannot enrol: {agreement}")
-        # Whoever has the key of a revoked certificate may have the token too, so that token is spent.
-        if any(one.serial in sensor.revoked_serials for one in token.issued):
+        if not sensor.revoked_serials.isdisjoint(serials):
             raise EnrolmentRefused(
                 "revoked_certificate",
-                "a certificate that was issued on this token is revoked: ask the exchange's operator for"
-                " a new token",
+                "a certificate that was issued on this token, or that was renewed to this one, is revoked:"
+                " ask the exchange's operator for a new token",
             )

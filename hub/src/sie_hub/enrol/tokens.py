@@ -5,22 +5,15 @@ kept only as its SHA-256; at that entropy a plain hash cannot be reversed by gue
 participant and sensor, until it expires, and for one key: the first use binds it to the key of that
 request. The same key may ask again (the answer may have been lost on its way), any other is refused.
 
-Two processes write here, `sie-hub enrol` and `sie-hub token`, each under the lock of the directory:
-
-    DIRECTORY/lock                    flock(2) around every change
-    DIRECTORY/tokens/<id>.json        one token; <id> is the beginning of its hash
+A record is named by the beginning of the hash (`sie_hub.enrol.state`).
 """
 
 import base64
-import fcntl
 import hashlib
 import hmac
-import json
-import os
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, Final
 
@@ -28,8 +21,8 @@ from cryptography import x509
 
 from sie_core import limits
 from sie_core.errors import SieError
-from sie_core.files import replace_file
 from sie_core.identity import serial_text
+from sie_hub.enrol.state import MAX_ISSUED, Issued, Records, issued_from, time_from
 
 ID_DIGITS: Final = 16
 """Hexadecimal digits of the hash that name a token: 64 bits, so that no two of a few thousand meet."""
@@ -40,15 +33,7 @@ DEFAULT_LIFETIME: Final = timedelta(days=7)
 MAX_LIFETIME: Final = timedelta(days=90)
 """A token that lies about longer is more likely forgotten than awaited."""
 
-MAX_ISSUED: Final = 20
-"""Certificates for one token. One is needed; the others are repetitions after answers that got lost."""
-
-
 _ASK_FOR_ANOTHER: Final = "ask the exchange's operator for a new one"
-
-
-class TokenStoreError(SieError):
-    """The directory of tokens cannot be read or written: the sentence says where and why."""
 
 
 class TokenRefused(SieError):
@@ -69,15 +54,6 @@ class OtherKey(TokenRefused):
             " operator",
         )
         self.token = token
-
-
-@dataclass(frozen=True, slots=True)
-class Issued:
-    """One certificate that was issued on a token. Times are UTC, to the second."""
-
-    serial: str
-    at: datetime
-    not_after: datetime
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,10 +91,7 @@ class Token:
             "expires": self.expires.isoformat(),
             "bound_key": self.bound_key,
             "bound_at": self.bound_at.isoformat() if self.bound_at else None,
-            "issued": [
-                {"serial": one.serial, "at": one.at.isoformat(), "not_after": one.not_after.isoformat()}
-                for one in self.issued
-            ],
+            "issued": [one.public() for one in self.issued],
         }
 
 
@@ -126,8 +99,7 @@ class TokenStore:
     """The tokens under one directory, which is made if it is not there."""
 
     def __init__(self, directory: Path) -> None:
-        self._directory = directory
-        self._tokens = directory / "tokens"
+        self._records = Records(directory, "tokens", "token")
 
     def issue(
         self,
@@ -142,12 +114,12 @@ class TokenStore:
         """A new token and its text, which is nowhere else and cannot be had again.
 
         With `unless_valid`, a token of this sensor that is still good is returned instead, with None for its
-        text. Raises ValueError for a lifetime out of range, TokenStoreError.
+        text. Raises ValueError for a lifetime out of range, StateError.
         """
         if not timedelta() < lifetime <= MAX_LIFETIME:
             raise ValueError(f"a token lives up to {MAX_LIFETIME.days} days, not {lifetime}")
         now = now.replace(microsecond=0)
-        with self._locked():
+        with self._records.locked():
             if unless_valid:
                 for token in self._all():
                     if (token.participant, token.sensor) == (participant, sensor) and token.state(now) in (
@@ -162,17 +134,17 @@ class TokenStore:
         return token, secret
 
     def list(self) -> list[Token]:
-        """Every token, the oldest first. Raises TokenStoreError."""
-        with self._locked():
+        """Every token, the oldest first. Raises StateError."""
+        with self._records.locked():
             return sorted(self._all(), key=lambda token: (token.created, token.id))
 
     def revoke(self, token_id: str, *, now: datetime) -> bool | None:
         """Take a token back: True if that changed something, False if it was taken back before, None if there
         is no such token.
 
-        Raises TokenStoreError.
+        Raises StateError.
         """
-        with self._locked():
+        with self._records.locked():
             token = self._read(token_id)
             if token is None:
                 return None
@@ -196,10 +168,10 @@ class TokenStore:
         All of it happens under the lock, and the record is on disk before this returns: no token ever serves
         two keys. Whatever `issue` raises is passed on and leaves the token as it was.
 
-        Raises TokenRefused (OtherKey among them) and TokenStoreError.
+        Raises TokenRefused (OtherKey among them) and StateError.
         """
         now = now.replace(microsecond=0)
-        with self._locked():
+        with self._records.locked():
             token = self._good(participant, sensor, secret, now)
             if token.bound_key is not None and not hmac.compare_digest(token.bound_key, key):
                 raise OtherKey(token)
@@ -218,9 +190,9 @@ class TokenStore:
     def check(self, participant: str, sensor: str, secret: str, *, now: datetime) -> Token:
         """The token with this text, if it is good for this sensor now.
 
-        Raises TokenRefused and TokenStoreError.
+        Raises TokenRefused and StateError.
         """
-        with self._locked():
+        with self._records.locked():
             return self._good(participant, sensor, secret, now)
 
     def _good(self, participant: str, sensor: str, secret: str, now: datetime) -> Token:
@@ -235,68 +207,29 @@ class TokenStore:
             raise TokenRefused(f"{state}_token", f"this token is {state}: {_ASK_FOR_ANOTHER}")
         return token
 
-    @contextmanager
-    def _locked(self) -> Iterator[None]:
-        try:
-            self._tokens.mkdir(mode=0o700, parents=True, exist_ok=True)
-            path = self._directory / "lock"
-            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX)
-                yield
-            finally:
-                os.close(descriptor)
-        except OSError as error:
-            raise TokenStoreError(
-                f"{error.filename or self._directory}: the tokens cannot be read or written: {error.strerror}"
-            ) from None
-
     def _all(self) -> Iterator[Token]:
-        for path in self._tokens.iterdir():
-            if path.suffix == ".json" and not path.name.startswith("."):
-                token = self._read(path.stem)
-                if token is not None:
-                    yield token
+        for name in self._records.names():
+            token = self._read(name)
+            if token is not None:
+                yield token
 
     def _read(self, token_id: str) -> Token | None:
-        if len(token_id) != ID_DIGITS or not set(token_id) <= set("0123456789abcdef"):
-            return None
-        path = self._tokens / f"{token_id}.json"
+        raw = self._records.read(token_id)
         try:
-            return _from_json(path.read_bytes())
-        except FileNotFoundError:
-            return None
+            return None if raw is None else _from_record(raw)
         except (ValueError, TypeError, KeyError):
-            raise TokenStoreError(f"{path}: this record of a token is damaged: remove it") from None
+            raise self._records.damaged(token_id) from None
 
     def _write(self, token: Token) -> None:
-        replace_file(self._tokens / f"{token.id}.json", _to_json(token), mode=0o600)
+        self._records.write(token.id, asdict(token))
 
 
 def _digest(secret: str) -> str:
     return hashlib.sha256(secret.encode()).hexdigest()
 
 
-def _to_json(token: Token) -> bytes:
-    def encode(value: object) -> str:
-        if isinstance(value, datetime):
-            return value.isoformat()
-        raise TypeError(type(value))
-
-    return (json.dumps(asdict(token), default=encode, indent=1) + "\n").encode()
-
-
-def _from_json(data: bytes) -> Token:
-    raw = json.loads(data)
-    if not isinstance(raw, dict):
-        raise TypeError(type(raw))
-    issued = tuple(
-        Issued(one["serial"], _time(one["at"]), _time(one["not_after"])) for one in raw.pop("issued")
-    )
+def _from_record(raw: dict[str, Any]) -> Token:
+    issued = issued_from(raw.pop("issued"))
     for name in ("created", "expires", "revoked", "bound_at"):
-        raw[name] = None if raw[name] is None else _time(raw[name])
+        raw[name] = None if raw[name] is None else time_from(raw[name])
     return Token(**raw, issued=issued)
-
-
-def _time(text: str) -> datetime:
-    return datetime.fromisoformat(text).astimezone(UTC)

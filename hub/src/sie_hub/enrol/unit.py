@@ -3,7 +3,7 @@
 import logging
 import os
 from contextlib import ExitStack
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Final
 
 from aiohttp import web
@@ -11,9 +11,10 @@ from aiohttp import web
 from sie_core import identity
 from sie_core.settings import Config, ConfigError
 from sie_hub.config import credential
-from sie_hub.enrol.authority import AuthorityError, load_ca
+from sie_hub.enrol.authority import AuthorityError, load_ca, load_certificates
 from sie_hub.enrol.est import Est, Metrics
 from sie_hub.enrol.issuing import Authority, Enroller
+from sie_hub.enrol.renewals import RenewalStore
 from sie_hub.enrol.tokens import TokenStore
 from sie_hub.garbage import counted_garbage
 from sie_hub.registry import Registry
@@ -31,15 +32,22 @@ async def run_enrol(unit: Unit, config: Config) -> None:
     authority = load_authority(config)
     registry = Registry(config["registry"])
     metrics = Metrics(unit.metrics)
+    grace = timedelta(days=config["enrol.grace_days"])
     enroller = Enroller(
         authority,
         registry,
         TokenStore(config["enrol.state"]),
+        RenewalStore(config["enrol.state"], grace),
+        grace=grace,
         clock=lambda: datetime.now(UTC),
         random=os.urandom,
     )
-    context = server_context(config["enrol.certificate"], credential("tls_key", config["enrol.key"]))
-    application = Est(enroller, authority.certificate, metrics).application()
+    context = server_context(
+        config["enrol.certificate"],
+        credential("tls_key", config["enrol.key"]),
+        client_authorities=config["ca.certificate"],
+    )
+    application = Est(enroller, authority.trusted, metrics).application()
     runner = web.AppRunner(
         application,
         access_log=None,
@@ -85,4 +93,10 @@ def load_authority(config: Config) -> Authority:
         raise ConfigError(
             [f"{config['ca.certificate']}: this is the CA of {exchange}, not of {config['exchange']}"]
         )
-    return Authority(config["exchange"], certificate, key, config["enrol.certificate_days"])
+    return Authority(
+        config["exchange"],
+        certificate,
+        key,
+        config["enrol.certificate_days"],
+        load_certificates(config["ca.certificate"]),
+    )
