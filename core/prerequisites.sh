@@ -1,5 +1,5 @@
 #!/bin/sh
-# Installs what building the project needs and this machine lacks: a C linker, Python's venv, Rust 1.85 or later.
+# Installs what building the project needs and this machine lacks: a C and C++ compiler, Python's venv, Rust 1.85 or later.
 # Says nothing and changes nothing where all is there. Debian family only; elsewhere it names what is missing.
 set -eu
 
@@ -14,7 +14,7 @@ rust_is_recent() {
     [ "${minor%%.*}" -ge "$MINIMUM_RUST_MINOR" ] 2>/dev/null
 }
 
-command -v cc >/dev/null || need build-essential
+{ command -v cc && command -v c++; } >/dev/null || need build-essential
 "${PYTHON:-python3}" -c 'import ensurepip, venv' 2>/dev/null || need python3-venv
 # Debian 12 calls its recent compiler rustc-web; its plain cargo is too old for this project.
 if ! rust_is_recent; then
