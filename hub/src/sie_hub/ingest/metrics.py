@@ -4,6 +4,7 @@ from typing import Final
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
+from sie_hub.link_metrics import show_link
 from sie_hub.nats_link import Link
 from sie_hub.registry import Registry
 from sie_hub.tls import REASONS as TLS_REASONS
@@ -155,12 +156,7 @@ class Metrics:
             ["participant", "sensor"],
             registry=metrics,
         )
-        Gauge("sie_hub_nats_connected", "Whether nats-server is connected.", registry=metrics).set_function(
-            lambda: float(link.connected)
-        )
-        Gauge("sie_hub_nats_reconnects", "Reconnections to nats-server.", registry=metrics).set_function(
-            lambda: float(link.reconnects)
-        )
+        show_link(metrics, link)
         Gauge(
             "sie_hub_registry_broken_files", "Registry files that cannot be read.", registry=metrics
         ).set_function(lambda: float(registry.broken))

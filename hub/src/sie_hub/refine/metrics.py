@@ -8,6 +8,7 @@ from typing import Final
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
+from sie_hub.link_metrics import show_link
 from sie_hub.nats_link import Link
 from sie_hub.refine.window import Output
 
@@ -106,12 +107,7 @@ class Metrics:
         self.pending = Gauge(
             "sie_hub_refine_raw_pending", "Containers in RAW behind the last one read.", registry=metrics
         )
-        Gauge("sie_hub_nats_connected", "Whether nats-server is connected.", registry=metrics).set_function(
-            lambda: float(link.connected)
-        )
-        Gauge("sie_hub_nats_reconnects", "Reconnections to nats-server.", registry=metrics).set_function(
-            lambda: float(link.reconnects)
-        )
+        show_link(metrics, link)
         for counter, outcomes in (
             (self._containers, CONTAINERS),
             (self._transactions, TRANSACTIONS),

@@ -6,6 +6,7 @@ from typing import Final
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
+from sie_hub.link_metrics import show_link
 from sie_hub.nats_link import Link, StoredMessage
 from sie_hub.serve.admission import Admitted, Outcome
 
@@ -100,12 +101,7 @@ class Metrics:
 
     def watch_link(self, link: Link) -> None:
         """Show the connection to nats-server."""
-        Gauge(
-            "sie_hub_nats_connected", "Whether nats-server is connected.", registry=self._registry
-        ).set_function(lambda: float(link.connected))
-        Gauge(
-            "sie_hub_nats_reconnects", "Reconnections to nats-server.", registry=self._registry
-        ).set_function(lambda: float(link.reconnects))
+        show_link(self._registry, link)
 
     def watch_queries(self, active: Callable[[], int]) -> None:
         """Show how many queries are open."""
