@@ -8,12 +8,20 @@ from pathlib import Path
 
 import pytest
 
-from sie_hub.nats_link import Link
+from sie_hub.nats_link import Link, StoredMessage
 from sie_hub.refine import refiner
 from sie_hub.refine.metrics import CONTAINERS, OBSERVATIONS, RECORDS, TRANSACTIONS, Metrics
 from sie_hub.refine.refiner import Refiner
 from sie_hub.refine.window import Window
-from sie_hub.streams import HEADER_RAW_FIRST, HEADER_RAW_LAST, RAW, SIE, SIE_DEDUPLICATED, Source
+from sie_hub.streams import (
+    HEADER_RAW_FIRST,
+    HEADER_RAW_LAST,
+    HEADER_RAW_MADE,
+    HEADER_WRITER,
+    RAW,
+    SIE_DEDUPLICATED,
+    Source,
+)
 from sie_hub.unit import Unit, UnitFailed
 
 from .broker import Broker
@@ -300,12 +308,64 @@ async def test_a_raw_made_anew_under_a_running_refine_ends_it(broker: Broker, sa
             await running.task
 
 
-async def test_a_foreign_message_in_sie_is_an_error(broker: Broker) -> None:
+async def intrude(broker: Broker, headers: dict[str, str]) -> None:
+    """Write to SIE what refine has not written."""
     async with broker.link("refine") as link:
-        await link.publish(SIE_DEDUPLICATED, b"whatever", {})
+        await link.publish(SIE_DEDUPLICATED, b"whatever", headers)
+
+
+async def own(broker: Broker) -> list[StoredMessage]:
+    """The messages of SIE that refine has written."""
+    return [message for message in await broker.sie() if HEADER_WRITER in message.headers]
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {},
+        {HEADER_RAW_FIRST: "1"},
+        {HEADER_RAW_FIRST: "1", HEADER_RAW_LAST: "many"},
+        {HEADER_RAW_FIRST: "5", HEADER_RAW_LAST: "4", HEADER_RAW_MADE: "now"},
+    ],
+    ids=["none", "half", "no number", "backwards"],
+)
+async def test_messages_of_others_in_sie_are_passed_over_at_start(
+    broker: Broker, sample: Sample, headers: dict[str, str], caplog: pytest.LogCaptureFixture
+) -> None:
+    half = len(sample.containers) // 2
+    await put(broker, sample.containers[:half])
     async with refining(broker) as running:
-        with pytest.raises(UnitFailed, match=f"message 1 of {SIE} names no range"):
-            await running.task
+        await running.until_position(half)
+    for _ in range(3):
+        await intrude(broker, headers)
+    await put(broker, sample.containers[half:])
+    async with refining(broker) as running:
+        await running.until_position(len(sample.containers))
+        assert running.value("foreign_messages_total") == 3
+    assert counted(message.data for message in await own(broker)) == sample.rrsets
+    assert sum("3 messages of SIE name no range of RAW" in line for line in caplog.messages) == 1
+
+
+async def test_a_sie_of_others_alone_is_no_reason_to_skip_anything(broker: Broker, sample: Sample) -> None:
+    await intrude(broker, {})
+    await put(broker, sample.containers)
+    async with refining(broker) as running:
+        await running.until_position(len(sample.containers))
+        assert running.value("foreign_messages_total") == 1
+    assert counted(message.data for message in await own(broker)) == sample.rrsets
+
+
+async def test_a_message_of_others_in_sie_does_not_stop_a_running_refine(
+    broker: Broker, sample: Sample
+) -> None:
+    async with refining(broker) as running:
+        await put(broker, sample.containers[:5])
+        await running.until_position(5)
+        await intrude(broker, {})
+        await put(broker, sample.containers[5:])
+        await running.until_position(len(sample.containers))
+        assert running.value("foreign_messages_total") == 1
+    assert counted(message.data for message in await own(broker)) == sample.rrsets
 
 
 @pytest.mark.parametrize("missed", [0, 3])

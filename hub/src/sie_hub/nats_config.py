@@ -48,6 +48,11 @@ def _last_of(stream: str, subjects: str) -> str:
     return f"$JS.API.DIRECT.GET.{stream}.{subjects}"
 
 
+def _any_of(stream: str) -> str:
+    """What asking for a message by its sequence needs."""
+    return f"$JS.API.DIRECT.GET.{stream}"
+
+
 @dataclass(frozen=True, slots=True)
 class User:
     """A NATS user: one unit, and the subjects to which it may publish; it may hear its inbox alone."""
@@ -80,7 +85,7 @@ USERS: Final = (
             _last_of(POSITION, POSITION_SUBJECTS),
         ),
     ),
-    User("refine", (SIE_SUBJECTS, *_reading(RAW), f"$JS.API.STREAM.INFO.{SIE}", _last_of(SIE, SIE_SUBJECTS))),
+    User("refine", (SIE_SUBJECTS, *_reading(RAW), f"$JS.API.STREAM.INFO.{SIE}", _any_of(SIE))),
     User("serve", _reading(SIE)),
 )
 

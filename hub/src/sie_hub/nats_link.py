@@ -152,6 +152,14 @@ class Link:
             return None
         return StoredMessage(found.seq or 0, found.data or b"", found.headers or {})
 
+    async def message(self, stream: str, sequence: int) -> StoredMessage | None:
+        """A message by its sequence, or None when the stream has it no more. Raises `Unavailable`."""
+        try:
+            found = await self._ask(self.jetstream.get_msg(stream, sequence, direct=True))
+        except nats.js.errors.NotFoundError:
+            return None
+        return StoredMessage(sequence, found.data or b"", found.headers or {})
+
     async def state(self, stream: str) -> StreamRange:
         """The range of a stream. Raises `Unavailable`."""
         info = await self._ask(self.jetstream.stream_info(stream))

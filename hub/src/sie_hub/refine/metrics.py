@@ -81,6 +81,11 @@ class Metrics:
             "Windows whose records did not fit one message and were made again from fewer containers.",
             registry=metrics,
         )
+        self.foreign = Counter(
+            "sie_hub_refine_foreign_messages",
+            "Messages in SIE that name no range of RAW, and that refine therefore has not written.",
+            registry=metrics,
+        )
         self.refine_seconds = Histogram(
             "sie_hub_refine_seconds",
             "Work on one container.",

@@ -2,12 +2,14 @@
 
 A message of SIE names the range of RAW that it covers, both ends included; ranges follow one another
 without a gap. So the last message of SIE says where to go on, whatever happened to the process that wrote
-it, and `Nats-Expected-Last-Sequence` lets only the process that has seen it write the next one."""
+it, and `Nats-Expected-Last-Sequence` lets only the process that has seen it write the next one. A message
+that names no range is none of refine's: it is passed over and counted."""
 
 import asyncio
 import logging
 import secrets
 import time
+from functools import partial
 from typing import Final
 
 from sie_hub import log
@@ -51,7 +53,7 @@ class Refiner:
 
     async def run(self) -> None:
         """Refine until the unit is to stop. What is in the open window then is read again next time."""
-        start = await self._unit.unless_stopped(self._link.persist(self._resume))
+        start = await self._unit.unless_stopped(self._resume())
         follower = Follower(self._link, RAW, start)
         self._unit.ready(f"refining from {start} of {RAW}")
         reconnects = self._link.reconnects
@@ -76,19 +78,39 @@ class Refiner:
     async def _resume(self) -> int:
         """The sequence of RAW to go on from: behind what SIE covers, or where RAW begins if SIE has
         nothing."""
-        raw = await self._link.state(RAW)
+        raw = await self._link.persist(lambda: self._link.state(RAW))
         self._raw_made = raw.made
-        self._written = (await self._link.state(SIE)).last
-        message = await self._link.last_message(SIE, SIE_DEDUPLICATED)
-        if message is None:
+        sie = await self._link.persist(lambda: self._link.state(SIE))
+        self._written = sie.last
+        message = await self._newest_own(sie.first, sie.last)
+        covered = message.number(HEADER_RAW_LAST) if message is not None else None
+        if message is None or covered is None:
             return raw.first
-        covered = message.number(HEADER_RAW_LAST)
-        if covered is None:
-            raise UnitFailed(f"message {message.sequence} of {SIE} names no range of {RAW}: who wrote it?")
         if message.headers.get(HEADER_RAW_MADE) != raw.made:
             log.event(_log, logging.WARNING, f"{RAW} was made anew: refining it from its beginning")
             return raw.first
         return covered + 1
+
+    async def _newest_own(self, first: int, last: int) -> StoredMessage | None:
+        """The newest message of this part of SIE that names a range of RAW. What is passed over on the way is
+        counted."""
+        foreign = 0
+        own = None
+        for sequence in range(last, first - 1, -1):
+            message = await self._link.persist(partial(self._link.message, SIE, sequence))
+            if message is not None and _names_a_range(message):
+                own = message
+                break
+            foreign += message is not None
+        if foreign:
+            self._metrics.foreign.inc(foreign)
+            log.event(
+                _log,
+                logging.ERROR,
+                f"{foreign} messages of {SIE} name no range of {RAW} and are passed over: who wrote them?",
+                last=last,
+            )
+        return own
 
     async def _check_raw(self) -> None:
         """Raises UnitFailed when RAW is not the stream that this process has begun to read."""
@@ -173,20 +195,36 @@ class Refiner:
                 self._written = await self._link.publish(
                     SIE_DEDUPLICATED, data, headers | expect_last_of_stream(self._written)
                 )
-            except (Fenced, Unavailable) as failure:
+            except (Fenced, Unavailable):
                 await asyncio.sleep(RETRY_WAIT)
-                state = await self._link.persist(lambda: self._link.state(SIE))
-                last = await self._link.persist(lambda: self._link.last_message(SIE, SIE_DEDUPLICATED))
-                if last is not None and last.sequence == state.last and _is_that(last, headers):
-                    self._written = last.sequence
+                if await self._settle(headers):
                     return
-                if isinstance(failure, Fenced) or state.last != self._written:
-                    raise UnitFailed(
-                        f"another refine has written message {state.last} of {SIE}; two at once would count "
-                        "everything twice, so this one ends"
-                    ) from None
             else:
                 return
+
+    async def _settle(self, headers: dict[str, str]) -> bool:
+        """See what has come of a write of unknown fate: whether the message with these headers is in SIE.
+
+        Raises UnitFailed when SIE is not as this process has left it.
+        """
+        last = (await self._link.persist(lambda: self._link.state(SIE))).last
+        if last < self._written:
+            raise UnitFailed(
+                f"{SIE} ends at {last}, but this process has written {self._written}: it was made anew"
+            )
+        newest = await self._newest_own(self._written + 1, last)
+        if newest is not None and not _is_that(newest, headers):
+            raise UnitFailed(
+                f"another refine has written message {newest.sequence} of {SIE}; two at once would count "
+                "everything twice, so this one ends"
+            )
+        self._written = last
+        return newest is not None
+
+
+def _names_a_range(message: StoredMessage) -> bool:
+    first, last = message.number(HEADER_RAW_FIRST), message.number(HEADER_RAW_LAST)
+    return first is not None and last is not None and first <= last and HEADER_RAW_MADE in message.headers
 
 
 def _is_that(message: StoredMessage, headers: dict[str, str]) -> bool:
