@@ -8,7 +8,7 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from sie_core.settings import markdown_table
-from sie_hub import registry_cli
+from sie_hub import connections, log, registry_cli
 from sie_hub.cli import COMMANDS
 from sie_hub.config import TABLE
 from sie_hub.ingest import metrics as ingest
@@ -65,6 +65,17 @@ async def test_every_metric_is_described(hub_page: str, tmp_path: Path) -> None:
 )
 def test_every_outcome_is_described(hub_page: str, outcome: str) -> None:
     assert f"`{outcome}`" in hub_page
+
+
+def test_the_limits_on_strangers_are_the_programs(hub_page: str) -> None:
+    for cell in (
+        f"| {connections.MAX_CONNECTIONS}, 280 KiB",
+        f"| {connections.MAX_CONNECTIONS_OF_ADDRESS} |",
+        f"| {connections.IDLE_TIMEOUT:.0f} s |",
+        f"| {log.BURST} a minute |",
+    ):
+        assert cell in hub_page
+    assert log.PERIOD == 60
 
 
 def test_every_command_user_and_stream_is_named(hub_page: str) -> None:

@@ -11,7 +11,7 @@ from sie_hub.enrol.est import OUTCOMES
 from sie_hub.enrol.issuing import REFUSALS, EnrolmentRefused
 from sie_hub.enrol.state import MAX_ISSUED
 from sie_hub.enrol.tokens import DEFAULT_LIFETIME, MAX_LIFETIME
-from sie_hub.tls import LOG_BURST
+from sie_hub.log import BURST
 
 PAGE = Path(__file__).parents[2] / "docs" / "reference" / "identity.md"
 
@@ -49,7 +49,7 @@ def test_every_refusal_of_a_certificate_is_there(page: str) -> None:
         f"good for {DEFAULT_LIFETIME.days} days unless `--hours` says otherwise",
         f"{MAX_LIFETIME.days} days at most",
         f"given {MAX_ISSUED} certificates",
-        f"at most {LOG_BURST} lines a minute",
+        f"at most {BURST} lines a minute",
     ],
 )
 def test_the_numbers_are_right(page: str, words: str) -> None:

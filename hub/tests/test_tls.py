@@ -6,6 +6,7 @@ import socket
 import ssl
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from aiohttp import web
 from sie_core.errors import IdentityRefused, Refusal
 from sie_core.identity import check_peer
 from sie_core.settings import ConfigError
-from sie_hub import tls
+from sie_hub import connections, log, tls
 
 from .conftest import Pki
 
@@ -30,6 +31,7 @@ class Port:
         self.pki = pki
         self.counted: Counter[str] = Counter()
         self.port = 0
+        self.site: tls.TlsSite
         self.failed = asyncio.Event()
 
     def count(self, reason: str) -> None:
@@ -51,18 +53,26 @@ class Port:
         return web.Response(text=f"{peer.participant}/{peer.sensor}")
 
 
+async def until(condition: Callable[[], bool]) -> None:
+    """Wait for what only polling can see."""
+    async with asyncio.timeout(10):
+        while not condition():  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+
+
 @pytest.fixture
 async def port(pki: Pki) -> AsyncIterator[Port]:
     made = Port(pki)
     server = pki.server()
     context = tls.server_context(server.certificate, server.key, client_authorities=pki.ca_held.certificate)
-    application = web.Application()
+    application = web.Application(middlewares=[connections.noting_requests])
     application.router.add_get("/", made.say_who)
     runner = web.AppRunner(application)
     await runner.setup()
     site = tls.TlsSite(runner, LOOPBACK, 0, context, made.count)
     await site.start()
     made.port = site.bound_port
+    made.site = site
     yield made
     await runner.cleanup()
 
@@ -98,7 +108,7 @@ async def test_a_certificate_of_another_ca_is_logged_with_its_reason_and_the_cli
         await get(port, pki.client_context(other_pki.sensor()))
     assert seen.value.reason == "TLSV1_ALERT_UNKNOWN_CA"
     await port.failure()
-    assert port.counted == Counter(other_authority=1)
+    assert port.counted == Counter(tls_other_authority=1)
     [line] = caplog.messages
     assert "127.0.0.1:" in line
     assert "another CA" in line
@@ -143,7 +153,7 @@ async def test_the_hubs_own_certificate_is_no_clients(port: Port, pki: Pki) -> N
     with pytest.raises(ssl.SSLError, match=r"(?i)alert"):
         await get(port, pki.client_context(pki.server("another")))
     await port.failure()
-    assert port.counted == Counter(wrong_usage=1)
+    assert port.counted == Counter(tls_wrong_usage=1)
 
 
 async def test_a_sensors_certificate_cannot_pose_as_the_hub(pki: Pki) -> None:
@@ -186,7 +196,7 @@ async def test_what_is_no_tls_is_closed_and_counted(
     with caplog.at_level(logging.WARNING, "sie_hub.tls"):
         await asyncio.wait_for(raw(port, octets), 10)
         await port.failure()
-    assert port.counted == Counter({reason: 1})
+    assert port.counted == Counter({f"tls_{reason}": 1})
     assert len(caplog.messages) == 1
 
 
@@ -196,7 +206,7 @@ async def test_tls_1_2_is_refused(port: Port, pki: Pki) -> None:
     with pytest.raises(ssl.SSLError, match=r"(?i)protocol.version"):
         await get(port, context)
     await port.failure()
-    assert port.counted == Counter(old_protocol=1)
+    assert port.counted == Counter(tls_old_protocol=1)
 
 
 async def test_a_client_that_does_not_trust_us_is_counted_too(
@@ -213,7 +223,7 @@ async def test_a_client_that_does_not_trust_us_is_counted_too(
     with caplog.at_level(logging.WARNING, "sie_hub.tls"):
         await asyncio.to_thread(distrust)
         await port.failure()
-    assert port.counted == Counter(refused_by_peer=1)
+    assert port.counted == Counter(tls_refused_by_peer=1)
     assert "unknown ca" in caplog.messages[0]
 
 
@@ -225,29 +235,24 @@ async def test_a_client_that_never_finishes_its_handshake_is_closed(
     assert await asyncio.wait_for(reader.read(), 10) == b""
     writer.close()
     await port.failure()
-    assert port.counted == Counter(timeout=1)
+    assert port.counted == Counter(tls_timeout=1)
 
 
 async def test_the_log_is_bounded_and_the_count_is_not(
     port: Port, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(tls, "LOG_BURST", 3)
-    done = asyncio.Event()
-    real = port.count
-
-    def count(reason: str) -> None:
-        real(reason)
-        if port.counted.total() == 10:
-            done.set()
-
-    monkeypatch.setattr(port, "count", count)
-    failures = tls._Failures(port.count)
+    monkeypatch.setattr(log, "BURST", 3)
+    monkeypatch.setattr(log, "PERIOD", 0.1)
+    strangers = tls._Strangers(port.count)
     with caplog.at_level(logging.WARNING, "sie_hub.tls"):
         for _ in range(10):
-            failures.add(tls.HandshakeFailure("garbage", "192.0.2.1:1", "no"))
-    assert done.is_set()
-    assert port.counted == Counter(garbage=10)
-    assert len(caplog.messages) == 3
+            strangers.failed(tls.HandshakeFailure("garbage", "192.0.2.1:1", "no"))
+        assert len(caplog.messages) == 3
+        await until(lambda: len(caplog.messages) == 4)
+        strangers.failed(tls.HandshakeFailure("garbage", "192.0.2.1:1", "once more"))
+    assert port.counted == Counter(tls_garbage=11)
+    assert caplog.messages[3].startswith("7 more TLS handshakes failed")
+    assert caplog.messages[4].endswith("once more")
 
 
 async def test_many_at_once_each_get_their_own_answer(port: Port, pki: Pki, other_pki: Pki) -> None:
@@ -265,7 +270,93 @@ async def test_many_at_once_each_get_their_own_answer(port: Port, pki: Pki, othe
     answers = await asyncio.gather(*wanted)
     assert all(isinstance(answer, bytes) and answer.endswith(b"isp_a/ns1") for answer in answers[::2])
     assert set(answers[1::2]) == {"TLSV1_ALERT_UNKNOWN_CA"}
-    assert port.counted == Counter(other_authority=10)
+    assert port.counted == Counter(tls_other_authority=10)
+
+
+async def silent(port: Port, pki: Pki) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    """A connection whose handshake is done and that asks nothing."""
+    return await asyncio.open_connection(LOOPBACK, port.port, ssl=pki.client_context())
+
+
+@pytest.mark.parametrize("begun", [b"", b"GET / HT"], ids=["nothing", "half a line"])
+async def test_a_connection_that_brings_no_request_in_time_is_closed_and_counted(
+    port: Port, pki: Pki, monkeypatch: pytest.MonkeyPatch, begun: bytes
+) -> None:
+    monkeypatch.setattr(connections, "IDLE_TIMEOUT", 0.2)
+    reader, writer = await silent(port, pki)
+    writer.write(begun)
+    with suppress(ConnectionError):
+        assert await asyncio.wait_for(reader.read(), 10) == b""
+    writer.close()
+    assert port.counted == Counter(idle=1)
+
+
+async def test_a_connection_that_has_brought_a_request_is_not_idle(
+    port: Port, pki: Pki, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connections, "IDLE_TIMEOUT", 0.2)
+    reader, writer = await silent(port, pki)
+    for _ in range(2):
+        writer.write(REQUEST.replace(b"close", b"keep-alive"))
+        await asyncio.wait_for(reader.readuntil(b"certificate"), 10)
+        await asyncio.sleep(0.3)  # longer than it may be idle before its first request
+    writer.close()
+    assert port.counted == Counter()
+
+
+@pytest.mark.parametrize(
+    ("limit", "outcome"),
+    [("MAX_CONNECTIONS", "crowded"), ("MAX_CONNECTIONS_OF_ADDRESS", "crowded_address")],
+)
+async def test_there_is_room_for_so_many_connections_and_for_another_when_one_has_left(
+    port: Port, pki: Pki, monkeypatch: pytest.MonkeyPatch, limit: str, outcome: str
+) -> None:
+    monkeypatch.setattr(connections, limit, 3)
+    held = [await silent(port, pki) for _ in range(3)]
+    with pytest.raises((ConnectionError, ssl.SSLError)):
+        await get(port, pki.client_context())
+    assert port.counted == Counter({outcome: 1})
+    for _reader, writer in held:
+        writer.close()
+        await writer.wait_closed()
+    places = port.site._strangers._places
+    await until(lambda: not places._taken)
+    assert b" 403 " in await get(port, pki.client_context())
+
+
+async def test_failed_handshakes_give_their_places_back(
+    port: Port, pki: Pki, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tls, "LINGER", 0.05)
+    for _ in range(5):
+        await raw(port, b"SSH-2.0-scanner\r\n")
+    await until(lambda: port.counted.total() == 5)
+    places = port.site._strangers._places
+    await until(lambda: not places._taken)
+    assert port.counted == Counter(tls_garbage=5)
+
+
+@pytest.mark.parametrize(
+    ("address", "neighbour", "together"),
+    [
+        ("192.0.2.1", "192.0.2.1", True),
+        ("192.0.2.1", "192.0.2.2", False),
+        ("2001:db8::1", "2001:db8::ffff:0:0:1", True),
+        ("2001:db8::1", "2001:db8:0:1::1", False),
+        ("fe80::1%eth0", "fe80::2", True),
+    ],
+)
+def test_whose_connections_are_counted_together(address: str, neighbour: str, together: bool) -> None:
+    places = connections.Places()
+    taken = [places.take(address) for _ in range(connections.MAX_CONNECTIONS_OF_ADDRESS)]
+    assert all(isinstance(place, connections.Place) for place in taken)
+    assert (places.take(neighbour) == "crowded_address") is together
+    [place, *_] = taken
+    assert isinstance(place, connections.Place)
+    place.leave()
+    place.leave()
+    assert isinstance(places.take(address), connections.Place)
+    assert places.take(address) == "crowded_address"
 
 
 Spoil = Callable[[Path], object]

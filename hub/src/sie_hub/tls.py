@@ -21,6 +21,8 @@ from typing import Any, Final, NamedTuple, cast
 from aiohttp import web
 
 from sie_core.settings import ConfigError
+from sie_hub import connections, log
+from sie_hub.connections import Connection, Place, Places
 
 NO_CHECK_TIME: Final = 0x200000
 """X509_V_FLAG_NO_CHECK_TIME of OpenSSL's x509_vfy.h, which Python's ssl does not name."""
@@ -28,17 +30,9 @@ NO_CHECK_TIME: Final = 0x200000
 HANDSHAKE_TIMEOUT: Final = 15.0
 """Seconds for a handshake: two round trips even of a satellite link take less than 2."""
 
-IDLE_TIMEOUT: Final = 15.0
-"""Seconds in which a connection must bring a request, the first or the next: descriptors are what anybody can
-use up without a credential. A session's own WebSocket is no longer bound by it."""
-
 LINGER: Final = 1.0
 """Seconds for which a refused connection is still read (and what comes is dropped), so that the peer gets the
 alert before the reset that closing on unread octets would send."""
-
-LOG_BURST: Final = 20
-LOG_PERIOD: Final = 60.0
-"""At most LOG_BURST failed handshakes are logged in each LOG_PERIOD seconds; all are counted."""
 
 # X509_V_ERR_… of OpenSSL's x509_vfy.h.
 _NO_ISSUER: Final = frozenset({2, 7, 18, 19, 20, 21})
@@ -68,6 +62,9 @@ REASONS: Final = (
     "closed",
 )
 """Every value of `HandshakeFailure.reason`."""
+
+OUTCOMES: Final = (*(f"tls_{reason}" for reason in REASONS), *connections.OUTCOMES)
+"""What a site counts: connections that never brought a request."""
 
 
 def server_context(certificate: Path, key: Path, *, client_authorities: Path | None = None) -> ssl.SSLContext:
@@ -102,12 +99,12 @@ def server_context(certificate: Path, key: Path, *, client_authorities: Path | N
 class TlsSite(web.BaseSite):
     """A site of an aiohttp runner on one address, over TLS.
 
-    `context` comes from `server_context`. `count` is called with the reason of each handshake that failed
-    (one of REASONS), after it has been logged. `port` may be 0; `bound_port` is then the one that was
-    given.
+    `context` comes from `server_context`. `count` is called with one of OUTCOMES for each connection that
+    never brought a request. `port` may be 0; `bound_port` is then the one that was given. The application
+    has to say which connections have brought one (`connections.note_request`).
     """
 
-    __slots__ = ("_context", "_failures", "_host", "_port", "bound_port")
+    __slots__ = ("_context", "_host", "_port", "_strangers", "bound_port")
 
     def __init__(
         self,
@@ -121,7 +118,7 @@ class TlsSite(web.BaseSite):
         self._host = host
         self._port = port
         self._context = context
-        self._failures = _Failures(count)
+        self._strangers = _Strangers(count)
         self.bound_port = port
 
     @property
@@ -136,7 +133,7 @@ class TlsSite(web.BaseSite):
         application = cast(Callable[[], asyncio.Protocol], self._runner.server)
         loop = asyncio.get_running_loop()
         server = await loop.create_server(
-            lambda: _Upgrade(application, self._context, self._failures), self._host, self._port
+            lambda: _Upgrade(application, self._context, self._strangers), self._host, self._port
         )
         self._server = server
         self.bound_port = server.sockets[0].getsockname()[1]
@@ -199,20 +196,24 @@ class _Upgrade(asyncio.Protocol):
     """A connection just accepted: does the handshake and hands over to the application's protocol."""
 
     def __init__(
-        self, application: Callable[[], asyncio.Protocol], context: ssl.SSLContext, failures: "_Failures"
+        self, application: Callable[[], asyncio.Protocol], context: ssl.SSLContext, strangers: "_Strangers"
     ) -> None:
         self._application = application
         self._context = context
-        self._failures = failures
+        self._strangers = strangers
         self._task: asyncio.Task[None] | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Begin the handshake."""
         assert isinstance(transport, asyncio.Transport)
+        place = self._strangers.admit(transport)
+        if place is None:
+            transport.abort()
+            return
         # The loop itself refers to its tasks only weakly.
-        self._task = asyncio.get_running_loop().create_task(self._upgrade(transport))
+        self._task = asyncio.get_running_loop().create_task(self._upgrade(transport, place))
 
-    async def _upgrade(self, transport: asyncio.Transport) -> None:
+    async def _upgrade(self, transport: asyncio.Transport, place: Place) -> None:
         loop = asyncio.get_running_loop()
         peer = _peer_text(transport)
         attempt = _Attempt(lambda: loop.call_later(LINGER, transport.abort))
@@ -227,9 +228,12 @@ class _Upgrade(asyncio.Protocol):
         except OSError as failure:
             error = failure
         if attempt.error is not None or upgraded is None:
-            self._failures.add(_describe(attempt.error or error, peer))
+            self._strangers.failed(_describe(attempt.error or error, peer))
+            loop.call_later(LINGER, place.leave)
             return
-        held.hand_over(self._application(), upgraded)
+        connection = Connection(self._application(), place, self._strangers.count)
+        if not held.hand_over(connection, upgraded):
+            place.leave()
 
 
 class _Held(asyncio.Protocol):
@@ -252,41 +256,48 @@ class _Held(asyncio.Protocol):
         """Nothing will be handed over."""
         self._lost = True
 
-    def hand_over(self, protocol: asyncio.Protocol, transport: asyncio.Transport) -> None:
-        """Give the connection to the application's protocol, as if it had been there from the beginning."""
+    def hand_over(self, protocol: asyncio.Protocol, transport: asyncio.Transport) -> bool:
+        """Give the connection to another protocol, as if it had been there from the beginning. Returns
+        whether there was still one to give."""
         if self._lost:
-            return
+            return False
         transport.set_protocol(protocol)
         protocol.connection_made(transport)
         if self._octets:
             protocol.data_received(bytes(self._octets))
         if self._ended:
             protocol.eof_received()
+        return True
 
 
-class _Failures:
-    """Counts failed handshakes and logs them, not more often than the log can bear."""
+class _Strangers:
+    """Who may connect to a site, and what is said of those that get no further."""
 
     def __init__(self, count: Callable[[str], None]) -> None:
-        self._count = count
-        self._period_ends = 0.0
-        self._logged = 0
-        self._withheld = 0
+        self.count = count
+        self._places = Places()
+        self._failures = log.Limited(_log, "TLS handshakes failed")
+        self._crowd = log.Limited(_log, "connections were closed for want of room")
 
-    def add(self, failure: HandshakeFailure) -> None:
-        self._count(failure.reason)
-        now = asyncio.get_running_loop().time()
-        if now >= self._period_ends:
-            if self._withheld:
-                _log.warning("%d more TLS handshakes failed in the last minute or longer", self._withheld)
-            self._period_ends = now + LOG_PERIOD
-            self._logged = 0
-            self._withheld = 0
-        if self._logged < LOG_BURST:
-            self._logged += 1
-            _log.warning("TLS handshake with %s failed: %s", failure.peer, failure.text)
-        else:
-            self._withheld += 1
+    def admit(self, transport: asyncio.Transport) -> Place | None:
+        """A place for a connection just accepted, or None, which is counted and logged."""
+        address: Any = transport.get_extra_info("peername")
+        if not isinstance(address, tuple):
+            self.failed(_describe(None, _peer_text(transport)))
+            return None
+        place = self._places.take(address[0])
+        if isinstance(place, Place):
+            return place
+        self.count(place)
+        self._crowd.event(
+            logging.WARNING, "connection closed for want of room", peer=_peer_text(transport), outcome=place
+        )
+        return None
+
+    def failed(self, failure: HandshakeFailure) -> None:
+        """Account for a handshake that failed."""
+        self.count(f"tls_{failure.reason}")
+        self._failures.event(logging.WARNING, f"TLS handshake with {failure.peer} failed: {failure.text}")
 
 
 def _describe(error: BaseException | None, peer: str) -> HandshakeFailure:

@@ -21,9 +21,10 @@ from prometheus_client import CollectorRegistry, Counter
 from sie_core import limits
 from sie_core.identity import encode_certs_only, serial_text
 from sie_hub import log
+from sie_hub.connections import noting_requests
 from sie_hub.enrol.issuing import REFUSALS, Enrolled, Enroller, EnrolmentRefused
 from sie_hub.enrol.state import StateError
-from sie_hub.tls import REASONS as TLS_REASONS
+from sie_hub.tls import OUTCOMES as TLS_OUTCOMES
 
 WELL_KNOWN: Final = "/.well-known/est"
 CERTS_ONLY: Final = "application/pkcs7-mime; smime-type=certs-only"
@@ -42,7 +43,7 @@ OUTCOMES: Final = (
     "not_http",
     "failed",
     *(f"refused_{reason}" for reason in REFUSALS),
-    *(f"tls_{reason}" for reason in TLS_REASONS),
+    *TLS_OUTCOMES,
 )
 """What became of a connection or request: exactly one each."""
 
@@ -79,11 +80,12 @@ class Est:
         self._enroller = enroller
         self._authorities = _encoded(authorities)
         self._metrics = metrics
+        self._refusals = log.Limited(_log, "enrolments refused or failed")
 
     def application(self) -> web.Application:
         """The aiohttp application."""
         application = web.Application(
-            client_max_size=limits.MAX_REQUEST, middlewares=[_one_sentence(self._metrics)]
+            client_max_size=limits.MAX_REQUEST, middlewares=[noting_requests, _one_sentence(self._metrics)]
         )
         application.on_response_prepare.append(_anonymous)
         application.router.add_get(f"{WELL_KNOWN}/cacerts", self.cacerts)
@@ -127,7 +129,7 @@ class Est:
             return self._refuse(request, refused)
         except StateError as error:
             self._metrics.count("failed")
-            log.event(_log, logging.ERROR, f"cannot enrol: {error}", peer=request.remote)
+            self._refusals.event(logging.ERROR, f"cannot enrol: {error}", peer=request.remote)
             return _sentence(500, "the hub cannot enrol sensors now: try again later")
         self._metrics.count(f"{done}_again" if enrolled.again else done)
         log.event(
@@ -146,16 +148,13 @@ class Est:
 
     def _refuse(self, request: web.Request, refused: EnrolmentRefused) -> web.Response:
         self._metrics.count(f"refused_{refused.reason}")
-        if refused.alarm is not None:
+        said = {"peer": request.remote, "reason": refused.reason, "text": str(refused)}
+        if refused.alarm is None:
+            self._refusals.event(logging.WARNING, "enrolment refused", **said)
+        else:
+            # Only who holds a token or a certificate can cause it, so that the log bears every one.
             self._metrics.alarms.inc()
-        log.event(
-            _log,
-            logging.WARNING if refused.alarm is None else logging.CRITICAL,
-            "enrolment refused" if refused.alarm is None else f"ALARM: {refused.alarm}",
-            peer=request.remote,
-            reason=refused.reason,
-            text=str(refused),
-        )
+            log.event(_log, logging.CRITICAL, f"ALARM: {refused.alarm}", **said)
         response = _sentence(refused.status, str(refused))
         if refused.status == web.HTTPUnauthorized.status_code:
             response.headers[hdrs.WWW_AUTHENTICATE] = 'Basic realm="enrolment", charset="UTF-8"'

@@ -11,6 +11,7 @@ from aiohttp import web
 from sie_core import identity
 from sie_core.settings import Config, ConfigError
 from sie_hub.config import credential
+from sie_hub.connections import IDLE_TIMEOUT
 from sie_hub.enrol.authority import AuthorityError, load_ca, load_certificates
 from sie_hub.enrol.est import Est, Metrics
 from sie_hub.enrol.issuing import Authority, Enroller
@@ -18,7 +19,7 @@ from sie_hub.enrol.renewals import RenewalStore
 from sie_hub.enrol.tokens import TokenStore
 from sie_hub.garbage import counted_garbage
 from sie_hub.registry import Registry
-from sie_hub.tls import IDLE_TIMEOUT, TlsSite, server_context
+from sie_hub.tls import TlsSite, server_context
 from sie_hub.unit import Unit, UnitFailed
 
 RELOAD_INTERVAL: Final = 1.0  # seconds between two looks at the registry
@@ -61,13 +62,7 @@ async def run_enrol(unit: Unit, config: Config) -> None:
         await runner.setup()
         try:
             for address in config["enrol.listen"]:
-                site = TlsSite(
-                    runner,
-                    address.host,
-                    address.port,
-                    context,
-                    lambda reason: metrics.count(f"tls_{reason}"),
-                )
+                site = TlsSite(runner, address.host, address.port, context, metrics.count)
                 try:
                     await site.start()
                 except OSError as error:

@@ -7,7 +7,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from sie_hub.link_metrics import show_link
 from sie_hub.nats_link import Link
 from sie_hub.registry import Registry
-from sie_hub.tls import REASONS as TLS_REASONS
+from sie_hub.tls import OUTCOMES as TLS_OUTCOMES
 
 REFUSALS: Final = (
     "no_credential",
@@ -33,7 +33,7 @@ CONNECTIONS: Final = (
     "not_found",
     "not_websocket",
     *(f"refused_{reason}" for reason in REFUSALS),
-    *(f"tls_{reason}" for reason in TLS_REASONS),
+    *TLS_OUTCOMES,
 )
 """Outcomes of a connection or request: exactly one each."""
 

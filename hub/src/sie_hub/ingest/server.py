@@ -16,6 +16,7 @@ from sie_core.identity import certificates_from_pem, check_peer
 from sie_core.settings import Config, ConfigError, ListenAddress
 from sie_hub import log
 from sie_hub.config import credential
+from sie_hub.connections import IDLE_TIMEOUT, noting_requests
 from sie_hub.garbage import counted_garbage
 from sie_hub.ingest.admission import (
     FORBIDDEN,
@@ -31,7 +32,7 @@ from sie_hub.ingest.metrics import Metrics
 from sie_hub.ingest.session import CLOSE_TIMEOUT, Session
 from sie_hub.nats_link import Link
 from sie_hub.registry import Registry
-from sie_hub.tls import IDLE_TIMEOUT, TlsSite, server_context
+from sie_hub.tls import TlsSite, server_context
 from sie_hub.unit import UnitFailed
 
 REVIEW_INTERVAL: Final = 1.0  # seconds between two looks at whether live sessions may stay
@@ -67,14 +68,13 @@ class Server:
         metrics.waiting.set_function(lambda: float(self._budget.taken))
         self._runner: web.AppRunner | None = None
         self._counting = ExitStack()
+        self._refusals = log.Limited(_log, "sessions refused")
         self.addresses: tuple[str, ...] = ()
 
     async def start(self) -> None:
         """Listen on every address. Raises UnitFailed when one cannot be had."""
-        self._counting.enter_context(
-            counted_garbage(_http_log, lambda: self._metrics.connections.labels("not_http").inc())
-        )
-        application = web.Application()
+        self._counting.enter_context(counted_garbage(_http_log, lambda: self._count("not_http")))
+        application = web.Application(middlewares=[noting_requests])
         application.router.add_get("/session/{name}", self._open)
         application.router.add_route("*", "/{path:.*}", self._not_found)
         runner = web.AppRunner(
@@ -89,7 +89,7 @@ class Server:
         self._runner = runner
         sites = []
         for address in self._listen:
-            site = TlsSite(runner, address.host, address.port, self._context, self._count_tls_failure)
+            site = TlsSite(runner, address.host, address.port, self._context, self._count)
             try:
                 await site.start()
             except OSError as error:
@@ -130,9 +130,8 @@ class Server:
         try:
             admitted = self._admit(request)
         except Refused as refused:
-            self._metrics.connections.labels(f"refused_{refused.reason}").inc()
-            log.event(
-                _log,
+            self._count(f"refused_{refused.reason}")
+            self._refusals.event(
                 logging.WARNING,
                 "session refused",
                 peer=request.remote,
@@ -144,12 +143,12 @@ class Server:
             timeout=CLOSE_TIMEOUT, compress=False, max_msg_size=self._max_frame, autoping=True
         )
         if not websocket.can_prepare(request).ok:
-            self._metrics.connections.labels("not_websocket").inc()
+            self._count("not_websocket")
             answer = _answer(426, "this address speaks the trampoline protocol, over a WebSocket")
             answer.headers["Upgrade"] = "websocket"
             return answer
         await websocket.prepare(request)
-        self._metrics.connections.labels("accepted").inc()
+        self._count("accepted")
         await self._serve(admitted, websocket, request)
         return websocket
 
@@ -206,11 +205,11 @@ class Server:
                 del self._newest[identity]
 
     async def _not_found(self, _request: web.Request) -> web.Response:
-        self._metrics.connections.labels("not_found").inc()
+        self._count("not_found")
         return _answer(404, "there is nothing here; sensors open /session/NAME")
 
-    def _count_tls_failure(self, reason: str) -> None:
-        self._metrics.connections.labels(f"tls_{reason}").inc()
+    def _count(self, outcome: str) -> None:
+        self._metrics.connections.labels(outcome).inc()
 
 
 def _authorities(path: Path) -> list[x509.Certificate]:

@@ -1,8 +1,8 @@
 """The query API: DNSDB API version 2 over HTTP.
 
-Every request ends as one line of the log and one count, and neither holds what was asked, nor the key. The
-server beneath is aiohttp's low-level one, without routes, because a router would decode or tidy a path before
-it is split.
+Every request ends as one count and, if a reader made it, as one line of the log; of strangers' requests only
+some are logged. Neither holds what was asked, nor the key. The server beneath is aiohttp's low-level one,
+without routes, because a router would decode or tidy a path before it is split.
 """
 
 import asyncio
@@ -17,6 +17,7 @@ from typing import Any, Final
 from aiohttp import web
 
 from sie_hub import log
+from sie_hub.connections import IDLE_TIMEOUT, note_request
 from sie_hub.registry import Registry
 from sie_hub.serve import answer
 from sie_hub.serve.errors import Refused, StoreError
@@ -24,7 +25,6 @@ from sie_hub.serve.metrics import Metrics
 from sie_hub.serve.query_pool import QueryPool
 from sie_hub.serve.question import MAX_LIMIT, MAX_OFFSET, Question, Verb, parse_question, path_segments
 from sie_hub.serve.statements import statement
-from sie_hub.tls import IDLE_TIMEOUT
 
 KEY_HEADER: Final = "X-API-Key"
 NDJSON: Final = "application/x-ndjson"
@@ -66,6 +66,7 @@ class Api:
         self._pool = pool
         self._registry = registry
         self._metrics = metrics
+        self._unidentified = log.Limited(_log, "requests without a valid key")
 
     def server(self, logger: logging.Logger) -> web.Server:
         """The aiohttp server, for a runner with sites. aiohttp's own log goes to `logger`."""
@@ -73,6 +74,7 @@ class Api:
 
     async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
         """Answer one request."""
+        note_request(request)
         tally = _Tally()
         try:
             return await self._respond(request, tally)
@@ -178,16 +180,17 @@ class Api:
         self._metrics.answer_seconds.observe(seconds)
         if tally.ending is not None:
             self._metrics.answers.labels(tally.ending).inc()
-        log.event(
-            _log,
-            logging.INFO,
-            "request",
-            status=tally.status,
-            reader=tally.reader,
-            rows=tally.rows,
-            ending=tally.ending,
-            seconds=f"{seconds:.3f}",
-        )
+        if tally.reader is not None or self._unidentified.allows():
+            log.event(
+                _log,
+                logging.INFO,
+                "request",
+                status=tally.status,
+                reader=tally.reader,
+                rows=tally.rows,
+                ending=tally.ending,
+                seconds=f"{seconds:.3f}",
+            )
 
 
 def _check_form(request: web.BaseRequest) -> None:

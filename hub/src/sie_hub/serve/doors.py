@@ -67,9 +67,6 @@ class Doors:
             plain = web.TCPSite(self._runner, address.host, address.port)
             await plain.start()
             return plain.name
-        site = TlsSite(self._runner, address.host, address.port, self._context, self._count_failure)
+        site = TlsSite(self._runner, address.host, address.port, self._context, self._metrics.count_request)
         await site.start()
         return site.name
-
-    def _count_failure(self, reason: str) -> None:
-        self._metrics.count_request(f"tls_{reason}")
