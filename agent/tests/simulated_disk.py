@@ -6,6 +6,7 @@ content.
 """
 
 import errno
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -25,6 +26,7 @@ class _File:
     def __init__(self) -> None:
         self.data = b""
         self.synced = False
+        self.modified = time.time()
 
 
 class SimulatedDisk(Directory):
@@ -63,6 +65,9 @@ class SimulatedDisk(Directory):
 
     def size(self, name: str) -> int:
         return len(self._now[name].data)
+
+    def modified(self, name: str) -> float:
+        return self._now[name].modified
 
     def read(self, name: str) -> bytes:
         if name not in self._now:

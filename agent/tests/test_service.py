@@ -31,7 +31,7 @@ pytestmark = [
     ),
 ]
 
-STOP_WITHIN = 5.0
+STOP_WITHIN = 2.0
 
 
 @pytest.fixture
@@ -188,6 +188,23 @@ async def test_without_a_hub_everything_waits_in_the_spool_and_a_stop_is_quick(
     at_rest = snapshot(tmp_path / "spool")
     assert at_rest is not None
     assert at_rest.ledger.pending == traffic.transactions
+
+
+async def test_a_stop_waits_no_longer_for_a_hub_that_says_nothing(
+    wire: Namespace, traffic: Traffic, config_file: Callable[..., Path], authority: Authority, tmp_path: Path
+) -> None:
+    hub = Hub()
+    hub.acknowledging.clear()
+    listener = wire.inside(lambda: socket.create_server(("127.0.0.1", 0)))
+    async with hub.listening(*authority.server(), authority.ca, sock=listener):
+        config = config_file(f"wss://127.0.0.1:{listener.getsockname()[1]}", interface=wire.inner)
+        async with running(wire, config, tmp_path) as agent:
+            await put(wire, frames_of(traffic.pcap))
+            await agent.until(lambda status: status["in_flight"] == 4)
+            assert await agent.stop() < STOP_WITHIN
+    at_rest = snapshot(tmp_path / "spool")
+    assert at_rest is not None
+    assert at_rest.ledger.pending == traffic.transactions  # open transactions are written down all the same
 
 
 async def test_a_kill_loses_nothing_that_had_reached_the_spool(

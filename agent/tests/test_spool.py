@@ -4,6 +4,7 @@ import errno
 import os
 import stat
 import subprocess
+import time
 from copy import deepcopy
 from itertools import cycle
 from pathlib import Path
@@ -14,6 +15,7 @@ from hypothesis import strategies as st
 
 from sie_agent import spool as spool_module
 from sie_agent.accounting import Ledger
+from sie_agent.disk import Directory
 from sie_agent.errors import SpoolError
 from sie_agent.spool import Spool, open_spool, snapshot
 
@@ -127,7 +129,91 @@ def test_an_unreadable_container_is_trimmed_and_the_next_one_goes_on(tmp_path: P
         assert (spool.ledger.trimmed, spool.ledger.pending) == (10, 20)
         (tmp_path / second.name).write_bytes(b"")
         assert spool.read(second) is None
-        assert spool.ledger == Ledger(trimmed=30, trimmed_containers=2)
+        assert spool.ledger == Ledger(trimmed=30, trimmed_unreadable=30, trimmed_containers=2)
+
+
+class Clocks:
+    """The clock of ages, and the time of day, which a test may set."""
+
+    def __init__(self) -> None:
+        self.since_boot = 1000.0
+        self.time_of_day = time.time()
+
+    def spool(self, disk: Directory, max_age: float = 3600) -> Spool:
+        return Spool(
+            disk,
+            ROOM_FOR_ALL,
+            lambda: 1,
+            max_age=max_age,
+            clock=lambda: self.since_boot,
+            time_of_day=lambda: self.time_of_day,
+        )
+
+
+def test_what_is_too_old_is_trimmed_oldest_first_and_counted_apart() -> None:
+    disk, clocks = SimulatedDisk(), Clocks()
+    spool = clocks.spool(disk)
+    for _ in range(3):
+        spool.append(content(spool.next_sequence), 10)
+        clocks.since_boot += 1000
+    assert spool.trim_expired() == 0
+    clocks.since_boot = 1000 + 3600 + 1001  # the first two are too old
+    assert spool.take(0) is not None  # but the first is on its way
+    assert spool.trim_expired() == 10
+    assert held(spool) == {1: 10, 3: 10}
+    ledger = spool.ledger
+    assert (ledger.trimmed, ledger.trimmed_expired, ledger.trimmed_full) == (10, 10, 0)
+    assert ledger.captured == ledger.acknowledged + ledger.pending + ledger.trimmed == 30
+    assert clocks.spool(disk).ledger == ledger  # the reason is kept with the count
+
+
+def test_no_step_of_the_time_of_day_makes_anything_old() -> None:
+    disk, clocks = SimulatedDisk(), Clocks()
+    spool = clocks.spool(disk)
+    spool.append(content(1), 10)
+    for step in (10 * 365 * 86400, -10 * 365 * 86400):
+        clocks.time_of_day += step
+        clocks.since_boot += 1
+        assert spool.trim_expired() == 0
+    clocks.time_of_day -= 86400  # what an earlier run wrote is dated in the future then, which counts as now
+    again = clocks.spool(disk)
+    assert again.trim_expired() == 0
+    clocks.since_boot += 3601
+    assert again.trim_expired() == 10
+
+
+def test_what_an_earlier_run_left_is_as_old_as_its_file() -> None:
+    disk, clocks = SimulatedDisk(), Clocks()
+    clocks.spool(disk).append(content(1), 10)
+    clocks.time_of_day += 3700
+    clocks.since_boot = 5.0  # the machine was started again
+    assert clocks.spool(disk).trim_expired() == 10
+
+
+def test_what_is_too_old_leaves_a_full_disk_too() -> None:
+    disk, clocks = SimulatedDisk(), Clocks()
+    spool = clocks.spool(disk)
+    spool.append(content(1), 10)
+    clocks.since_boot += 3601
+    truncated: list[str] = []
+
+    def full_until_truncated(asked: str) -> int | None:
+        if asked == "truncate":
+            truncated.append(asked)
+        return errno.ENOSPC if asked == "write" and not truncated else None
+
+    disk.failing = full_until_truncated
+    assert spool.trim_expired() == 10
+    assert spool.ledger.pending == 0
+
+
+def test_other_bounds_hold_at_once(tmp_path: Path) -> None:
+    with open_spool(tmp_path, ROOM_FOR_ALL) as spool:
+        for _ in range(4):
+            spool.append(content(spool.next_sequence), 10)
+        spool.set_bounds(2 * len(content(1)), 3600)
+        spool.append(content(5), 10)
+        assert held(spool) == {4: 10, 5: 10}
 
 
 def test_a_renewed_stream_keeps_what_is_pending(tmp_path: Path) -> None:

@@ -424,3 +424,40 @@ async def test_through_a_proxy(
     ):
         await until(lambda: spool.ledger.pending == 0)
     assert asked == [f"CONNECT 127.0.0.1:{hub.port} HTTP/1.1".encode()]
+
+
+async def test_a_hub_that_is_no_longer_listed_is_left_in_order(
+    config: AgentConfig, spool: Spool, authority: Authority, caplog: pytest.LogCaptureFixture
+) -> None:
+    old, new = Hub(), Hub()
+    async with (
+        old.listening(*authority.server(), authority.ca),
+        new.listening(*authority.server(), authority.ca),
+        running(replace(config, hubs=(old.url,)), spool) as uplink,
+    ):
+        fill(spool, 2)
+        await until(lambda: spool.ledger.pending == 0)
+        with caplog.at_level(logging.INFO, "sie_agent"):
+            await uplink.reconfigure(replace(config, hubs=(new.url,)))
+            fill(spool, 2)
+            await until(lambda: spool.ledger.pending == 0)
+        assert (old.finished, old.sequences(spool.stream)) == (1, [1, 2])
+        assert new.sequences(spool.stream) == [3, 4]
+        assert f"left {old.url}, which the configuration no longer lists" in caplog.messages
+        assert uplink.counts.failures == 0
+
+
+async def test_a_session_stays_while_its_hub_is_listed(
+    config: AgentConfig, spool: Spool, authority: Authority
+) -> None:
+    hub = Hub()
+    async with (
+        hub.listening(*authority.server(), authority.ca),
+        running(replace(config, hubs=(hub.url,)), spool) as uplink,
+    ):
+        fill(spool, 1)
+        await until(lambda: spool.ledger.pending == 0)
+        await uplink.reconfigure(replace(config, hubs=("wss://127.0.0.1:1", hub.url), window=8))
+        fill(spool, 1)
+        await until(lambda: spool.ledger.pending == 0)
+        assert hub.sessions == 1

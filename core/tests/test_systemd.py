@@ -1,6 +1,7 @@
 """sd_notify over a real datagram socket."""
 
 import socket
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -36,6 +37,17 @@ def test_watchdog_and_stopping(manager: tuple[socket.socket, str]) -> None:
     notifier.watchdog()
     notifier.stopping()
     assert [receiver.recv(1000), receiver.recv(1000)] == [b"WATCHDOG=1", b"STOPPING=1"]
+
+
+def test_reloading_says_when_it_began(manager: tuple[socket.socket, str]) -> None:
+    receiver, address = manager
+    before = time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000
+    Notifier.from_environment({"NOTIFY_SOCKET": address}).reloading("reading")
+    lines = receiver.recv(1000).decode().splitlines()
+    assert (lines[0], lines[2]) == ("RELOADING=1", "STATUS=reading")
+    name, _, microseconds = lines[1].partition("=")
+    assert name == "MONOTONIC_USEC"
+    assert before <= int(microseconds) <= time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000
 
 
 def test_abstract_address() -> None:

@@ -116,7 +116,7 @@ def replayed(
 ) -> list[dict[str, Any]]:
     """What `sie-agent replay --write` makes of a recorded pcap."""
     with tempfile.TemporaryDirectory() as folder:
-        out = Path(folder) / f"{participant.name}.nmsg"
+        out = Path(folder) / f"{participant.name}.nmsg.zst"
         command = [str(agent), "replay", str(capture), "--write", str(out), "--json"]
         for resolver in resolvers:
             command += ["--resolver", resolver]

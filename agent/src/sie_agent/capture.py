@@ -6,10 +6,12 @@ the kernel, 16 MiB each, which at 300,000 packets of 150 octets a second are a t
 """
 
 import logging
+import queue
 import threading
 import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Final
@@ -147,6 +149,7 @@ class Capture:
         self._deliver = deliver
         self._clock = clock
         self._stopping = threading.Event()
+        self._asked: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
         self._counters: Mapping[str, int] = MappingProxyType(recorder.counters())
         self._thread = threading.Thread(target=self._run, name="capture", daemon=True)
 
@@ -158,6 +161,23 @@ class Capture:
     def sources(self) -> list[SourceStatus]:
         """How each source is."""
         return [source.status() for source in self._sources]
+
+    def between_turns(self, do: Callable[[], None]) -> Future[None]:
+        """Have `do` called in the capture thread between two turns, while no source is pumped.
+
+        The future is done when it has returned; one that is asked for after `stop` never is.
+        """
+        future: Future[None] = Future()
+
+        def call() -> None:
+            try:
+                do()
+                future.set_result(None)
+            except Exception as wrong:
+                future.set_exception(wrong)
+
+        self._asked.put(call)
+        return future
 
     def start(self) -> None:
         """Begin."""
@@ -171,6 +191,8 @@ class Capture:
     def _run(self) -> None:
         try:
             while not self._stopping.is_set():
+                while not self._asked.empty():
+                    self._asked.get()()
                 self._turn()
             self._finish()
         except BaseException as failure:

@@ -3,7 +3,7 @@ form.
 """
 
 import ipaddress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
@@ -317,6 +317,19 @@ class SourceConfig:
     promiscuous: bool
 
 
+FIXED: Final = (
+    "participant",
+    "sensor",
+    "exchange",
+    "channel",
+    "sources",
+    "spool.directory",
+    "identity.directory",
+    "metrics.listen",
+)
+"""Settings that a running agent cannot change: whose the stream is, and what is opened once, at the start."""
+
+
 @dataclass(frozen=True)
 class AgentConfig:
     """The configuration as the program uses it.
@@ -356,6 +369,12 @@ class AgentConfig:
     retry_max: float
     identity_directory: Path
     metrics_listen: ListenAddress
+    values: Config = field(compare=False, repr=False)
+    """The same by the keys of `TABLE`."""
+
+    def changed(self, other: "AgentConfig") -> list[str]:
+        """The keys whose values differ."""
+        return [key for key, value in self.values.items() if value != other.values[key]]
 
     @property
     def key(self) -> Path:
@@ -417,4 +436,5 @@ def _typed(config: Config) -> AgentConfig:
         retry_max=config["uplink.retry_max"],
         identity_directory=config["identity.directory"],
         metrics_listen=config["metrics.listen"],
+        values=config,
     )

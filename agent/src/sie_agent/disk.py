@@ -23,6 +23,10 @@ class Directory:
         """The length of a file in octets."""
         return (self.path / name).stat().st_size
 
+    def modified(self, name: str) -> float:
+        """When a file was last written, in seconds since 1970 by the clock of that moment."""
+        return (self.path / name).stat().st_mtime
+
     def read(self, name: str) -> bytes:
         """The whole of a file."""
         return (self.path / name).read_bytes()

@@ -6,7 +6,7 @@ import dataclasses
 import logging
 import signal
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import Final
 
@@ -15,14 +15,14 @@ from sie_agent.capture import Capture, SpoolWriter
 from sie_agent.cli import EXIT_OK, add_config_argument
 from sie_agent.config import AgentConfig, load_config
 from sie_agent.discovery import resolver_addresses
+from sie_agent.errors import SpoolError
 from sie_agent.metrics import MetricsServer
 from sie_agent.recording import recorder_of, settings_of
 from sie_agent.sources import Interface
-from sie_agent.spool import Spool, open_spool
+from sie_agent.spool import LOOK_INTERVAL, Spool, open_spool
 from sie_agent.status import LostStatus, Status, UplinkStatus, describe
 from sie_agent.uplink import Uplink
 from sie_core import __version__
-from sie_core._native import Recorder
 from sie_core.systemd import Notifier
 
 CAPTURE_STALL: Final = 10.0
@@ -42,18 +42,16 @@ _log = logging.getLogger(__name__)
 class Agent:
     """The running parts of an agent, and what they say about themselves."""
 
-    def __init__(
-        self, config: AgentConfig, resolvers: tuple[str, ...], spool: Spool, recorder: Recorder
-    ) -> None:
-        """To be made in the event loop that the uplink shall live in."""
-        self._config = config
+    def __init__(self, config: AgentConfig, spool: Spool) -> None:
+        """To be made in the event loop that the uplink shall live in. Raises AgentError."""
+        self.config = config
+        """What the agent goes by."""
         self._spool = spool
+        resolvers = resolver_addresses(config.resolvers)
+        self._recorder = recorder_of(resolvers, settings_of(config))
+        self._interfaces = [Interface(source, resolvers) for source in config.interfaces]
         self.writer = SpoolWriter(spool)
-        self.capture = Capture(
-            recorder,
-            [Interface(source, resolvers) for source in config.interfaces],
-            self.writer.offer,
-        )
+        self.capture = Capture(self._recorder, self._interfaces, self.writer.offer)
         self.uplink = Uplink(config, spool, self.accounts, self._uplink_progressed)
         self._uplink_progressed_at = time.monotonic()
 
@@ -63,7 +61,7 @@ class Agent:
         lost = self.writer.lost
         uplink = self.uplink
         return describe(
-            self._config,
+            self.config,
             self._spool.stream,
             self._spool.ledger,
             running=True,
@@ -116,7 +114,7 @@ def configure(_command: str, parser: argparse.ArgumentParser) -> None:
 def _run(arguments: argparse.Namespace) -> int:
     config = load_config(arguments.config)
     log.configure()
-    with open_spool(config.spool_directory, config.spool_max_bytes) as spool:
+    with open_spool(config.spool_directory, config.spool_max_bytes, config.spool_max_age) as spool:
         asyncio.run(_serve(config, spool))
     return EXIT_OK
 
@@ -127,8 +125,7 @@ async def _serve(config: AgentConfig, spool: Spool) -> None:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stopping.set)
-    resolvers = resolver_addresses(config.resolvers)
-    agent = Agent(config, resolvers, spool, recorder_of(resolvers, settings_of(config)))
+    agent = Agent(config, spool)
     metrics = MetricsServer(config.metrics_listen, agent.status)
     spool.on_append = agent.uplink.wake
     agent.writer.start()
@@ -143,10 +140,15 @@ async def _serve(config: AgentConfig, spool: Spool) -> None:
         metrics.port,
     )
     notifier.ready(_summary(agent.status()))
+    beside = [
+        asyncio.create_task(_trim_what_is_too_old(spool)),
+    ]
     try:
-        await _watch(agent, uplink, notifier, stopping)
+        await _watch(agent, [uplink, *beside], notifier, stopping)
     finally:
         notifier.stopping("writing down what was recorded")
+        for task in beside:
+            task.cancel()
         await asyncio.to_thread(agent.capture.stop)
         await asyncio.to_thread(agent.writer.close)
         await agent.uplink.stop()
@@ -163,8 +165,21 @@ async def _serve(config: AgentConfig, spool: Spool) -> None:
     )
 
 
+async def _trim_what_is_too_old(spool: Spool) -> None:
+    """Look from time to time, so that what is too old leaves although nothing new comes."""
+    while True:
+        try:
+            trimmed = await asyncio.to_thread(spool.trim_expired)
+        except SpoolError as error:
+            _log.error("%s; what is too old stays until then", error)
+        else:
+            if trimmed:
+                _log.warning("trimmed %d transactions that were older than spool.max_age", trimmed)
+        await asyncio.sleep(LOOK_INTERVAL)
+
+
 async def _watch(
-    agent: Agent, uplink: asyncio.Task[None], notifier: Notifier, stopping: asyncio.Event
+    agent: Agent, tasks: Sequence[asyncio.Task[None]], notifier: Notifier, stopping: asyncio.Event
 ) -> None:
     """Look at the parts until told to stop; feed the watchdog only while they turn."""
     interval = min(STATUS_INTERVAL, notifier.watchdog_interval or STATUS_INTERVAL)
@@ -179,8 +194,9 @@ async def _watch(
         for failure in (agent.capture.failure, agent.writer.failure):
             if failure is not None:
                 raise failure
-        if uplink.done():
-            uplink.result()
+        for task in tasks:
+            if task.done():
+                task.result()
         notifier.status(_summary(agent.status()))
         with suppress(TimeoutError):
             async with asyncio.timeout(interval):

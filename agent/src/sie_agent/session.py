@@ -48,7 +48,7 @@ ACKNOWLEDGEMENT_TIMEOUT: Final = 300.0
 """Seconds that a payload may stay unacknowledged before the session is given up for another, perhaps with
 another hub. 16 MiB in flight pass in that time on any link above 16 MiB / 300 s = 450 kbit/s."""
 
-FLUSH_TIMEOUT: Final = 1.0
+FLUSH_TIMEOUT: Final = 0.3
 """Seconds for the last messages of a session that is over."""
 
 _log = logging.getLogger(__name__)

@@ -17,10 +17,12 @@ All methods may be called from any thread. Those that write wait for the disk; `
 import errno
 import fcntl
 import json
+import math
 import os
 import re
 import secrets
 import threading
+import time
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -28,13 +30,17 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
-from sie_agent.accounting import Ledger
+from sie_agent.accounting import Leaving, Ledger
 from sie_agent.disk import Directory
 from sie_agent.errors import SpoolError
 
 MAX_CONTAINERS: Final = 1 << 17
 """Containers in the spool. At the one a second that a quiet sensor seals, a day and a half; the index of that
-many takes 131,072 x 160 octets = 20 MiB of memory."""
+many takes 131,072 x 192 octets = 24 MiB of memory."""
+
+LOOK_INTERVAL: Final = 60.0
+"""Seconds between looks for containers that are too old: the shortest age allowed, so that none is kept for
+longer than twice what was asked for, and looking costs nothing."""
 
 STREAM_FILE: Final = "stream.json"
 POSITION_FILE: Final = "position.json"
@@ -54,11 +60,14 @@ _REMEDIES: Final = {
 
 
 class Entry(NamedTuple):
-    """One container in the spool: its sequence, how many transactions it holds, and its octets on disk."""
+    """One container in the spool: its sequence, how many transactions it holds, its octets on disk, and when
+    it came, by the clock of the spool.
+    """
 
     sequence: int
     transactions: int
     octets: int
+    born: float
 
     @property
     def name(self) -> str:
@@ -87,18 +96,43 @@ class _Position(NamedTuple):
     trimmed_containers: int = 0
     removing: tuple[int, ...] = ()
     """Sequences that are counted as trimmed and whose files may still be there."""
+    expired_transactions: int = 0
+    """Of the trimmed ones."""
+    unreadable_transactions: int = 0
+    """Of the trimmed ones."""
+
+
+def _since_boot() -> float:
+    """Seconds that no step of the time of day moves and that go on while the machine sleeps."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME)
 
 
 class Spool:
     """An open spool. Only one program has a spool open at a time."""
 
-    def __init__(self, directory: Directory, max_bytes: int, new_stream: Callable[[], int]) -> None:
-        """Read what is in `directory` (see `open_spool`); `new_stream` gives ids. Raises SpoolError."""
+    def __init__(
+        self,
+        directory: Directory,
+        max_bytes: int,
+        new_stream: Callable[[], int],
+        *,
+        max_age: float = math.inf,
+        clock: Callable[[], float] = _since_boot,
+        time_of_day: Callable[[], float] = time.time,
+    ) -> None:
+        """Read what is in `directory` (see `open_spool`); `new_stream` gives ids. Raises SpoolError.
+
+        Ages go by `clock`, which no step of the time of day moves; only what a file brings from an earlier
+        run is dated by `time_of_day`, and a date in the future counts as now.
+        """
         self.on_append: Callable[[], None] = _nothing
         """Called after every append, from the thread that appended."""
         self._directory = directory
         self._max_bytes = max_bytes
+        self._max_age = max_age
         self._new_stream = new_stream
+        self._clock = clock
+        self._time_of_day = time_of_day
         self._disk_lock = threading.Lock()  # one change of the directory at a time; held while the disk works
         self._state_lock = threading.Lock()  # entries, ledger, taken, last, stream; held for moments only
         self._entries: list[Entry] = []
@@ -135,7 +169,7 @@ class Spool:
         trimmed. Raises SpoolError if the disk does not take it; then the spool holds what it held before.
         """
         with self._disk_lock:
-            entry = Entry(self._last + 1, transactions, len(data))
+            entry = Entry(self._last + 1, transactions, len(data), self._clock())
             with self._state_lock:
                 self._last = entry.sequence
             try:
@@ -178,7 +212,7 @@ class Spool:
         with self._disk_lock:
             start = self._index_after(entry.sequence - 1)
             if self._entries[start : start + 1] == [entry]:
-                self._settle(start, start + 1, acknowledged=False)
+                self._settle(start, start + 1, Leaving.UNREADABLE)
         return None
 
     def acknowledge(self, sequence: int) -> None:
@@ -190,7 +224,30 @@ class Spool:
         with self._disk_lock:
             end = self._index_after(sequence)
             if end:
-                self._settle(0, end, acknowledged=True)
+                self._settle(0, end, Leaving.ACKNOWLEDGED)
+
+    def set_bounds(self, max_bytes: int, max_age: float) -> None:
+        """Other bounds from now on; what exceeds them is trimmed by the next append and `trim_expired`."""
+        with self._disk_lock:
+            self._max_bytes = max_bytes
+            self._max_age = max_age
+
+    def trim_expired(self) -> int:
+        """Trim what is older than the age allowed and taken by no session; returns how many transactions.
+
+        Raises SpoolError if the disk does not take the count; then they stay.
+        """
+        with self._disk_lock:
+            before = self._ledger.trimmed
+            with self._state_lock:
+                start = self._index_after(self._taken_through)
+                end = start
+                oldest = self._clock() - self._max_age
+                while end < len(self._entries) and self._entries[end].born < oldest:
+                    end += 1
+            if end > start:
+                self._settle(start, end, Leaving.EXPIRED)
+            return self._ledger.trimmed - before
 
     def renew_stream(self) -> None:
         """Go on under a new stream id, because the hub knows more of this one than the spool ever made of it.
@@ -214,7 +271,7 @@ class Spool:
                 if name.endswith(_TEMPORARY_SUFFIX):
                     self._directory.unlink(name)
             position = _read_position(self._directory, names)
-            entries, leftovers = _inventory(self._directory, names, position)
+            entries, leftovers = _inventory(self._directory, names, position, self._born)
             self._remove_durably(leftovers)
             self._entries = entries
             self._ledger = _ledger_of(position, entries)
@@ -241,25 +298,27 @@ class Spool:
                 surplus -= 1
                 end += 1
         if end > start:
-            self._count_and_remove(start, end, acknowledged=False)
+            self._count_and_remove(start, end, Leaving.FULL)
 
-    def _settle(self, start: int, end: int, *, acknowledged: bool) -> None:
+    def _settle(self, start: int, end: int, why: Leaving) -> None:
         """Let entries leave, on a full disk too."""
         try:
-            self._count_and_remove(start, end, acknowledged=acknowledged)
+            self._count_and_remove(start, end, why)
         except OSError as wrong:
-            if not (acknowledged and wrong.errno in _NO_ROOM):
+            if why is Leaving.UNREADABLE or wrong.errno not in _NO_ROOM:
                 raise self._refusal("cannot be settled", wrong) from wrong
             try:
                 # Counting comes before removing, and a full disk has no room to count in. What is
-                # acknowledged is needed for its name, which holds the count, but no longer for its octets.
+                # acknowledged, or too old, is needed for its name, which holds the count, but no longer for
+                # its octets.
                 for entry in self._entries[start:end]:
                     self._directory.truncate(entry.name)
-                self._count_and_remove(start, end, acknowledged=acknowledged)
+                self._count_and_remove(start, end, why)
             except OSError as still_wrong:
                 raise self._refusal("cannot be settled", still_wrong) from still_wrong
 
-    def _count_and_remove(self, start: int, end: int, *, acknowledged: bool) -> None:
+    def _count_and_remove(self, start: int, end: int, why: Leaving) -> None:
+        acknowledged = why is Leaving.ACKNOWLEDGED
         with self._state_lock:
             # They leave the list first, so that no session takes what is about to be trimmed.
             leaving = self._entries[start:end]
@@ -268,7 +327,7 @@ class Spool:
                 sum(entry.transactions for entry in leaving),
                 sum(entry.octets for entry in leaving),
                 len(leaving),
-                acknowledged=acknowledged,
+                why,
             )
         trimmed = () if acknowledged else tuple(entry.sequence for entry in leaving)
         position = _Position(
@@ -279,6 +338,8 @@ class Spool:
             trimmed_transactions=ledger.trimmed,
             trimmed_containers=ledger.trimmed_containers,
             removing=(*self._stuck, *trimmed),
+            expired_transactions=ledger.trimmed_expired,
+            unreadable_transactions=ledger.trimmed_unreadable,
         )
         try:
             self._replace(POSITION_FILE, json.dumps(position._asdict()).encode())
@@ -332,6 +393,10 @@ class Spool:
             raise
         self._directory.sync()
 
+    def _born(self, name: str) -> float:
+        """When a file of an earlier run came, by this run's clock."""
+        return self._clock() - max(0.0, self._time_of_day() - self._directory.modified(name))
+
     def _index_after(self, sequence: int) -> int:
         return bisect_right(self._entries, sequence, key=_sequence_of)
 
@@ -340,7 +405,7 @@ class Spool:
 
 
 @contextmanager
-def open_spool(path: Path, max_bytes: int) -> Iterator[Spool]:
+def open_spool(path: Path, max_bytes: int, max_age: float = math.inf) -> Iterator[Spool]:
     """Open the spool in `path`, making it if there is none, and keep every other program out meanwhile.
 
     Raises SpoolError.
@@ -357,7 +422,7 @@ def open_spool(path: Path, max_bytes: int) -> Iterator[Spool]:
             raise SpoolError(
                 f"the spool {path} is in use by another sie-agent: stop that one, or name another spool"
             ) from None
-        yield Spool(Directory(path), max_bytes, _random_stream)
+        yield Spool(Directory(path), max_bytes, _random_stream, max_age=max_age)
     finally:
         os.close(lock)
 
@@ -373,7 +438,7 @@ def snapshot(path: Path) -> Snapshot | None:
         if STREAM_FILE not in names:
             return None
         position = _read_position(directory, names)
-        entries, _ = _inventory(directory, names, position)
+        entries, _ = _inventory(directory, names, position, lambda _name: 0.0)
         return Snapshot(_read_stream(directory), _ledger_of(position, entries))
     except FileNotFoundError:
         return None
@@ -382,7 +447,7 @@ def snapshot(path: Path) -> Snapshot | None:
 
 
 def _inventory(
-    directory: Directory, names: Iterable[str], position: _Position
+    directory: Directory, names: Iterable[str], position: _Position, born: Callable[[str], float]
 ) -> tuple[list[Entry], list[Entry]]:
     """The containers that are pending, by sequence, and those that are counted already and only left over."""
     entries: list[Entry] = []
@@ -392,7 +457,7 @@ def _inventory(
         match = _CONTAINER_NAME.fullmatch(name)
         if match is None:
             continue
-        entry = Entry(int(match[1]), int(match[2]), directory.size(name))
+        entry = Entry(int(match[1]), int(match[2]), directory.size(name), born(name))
         counted = entry.sequence <= position.acknowledged or entry.sequence in removing
         (leftovers if counted else entries).append(entry)
     entries.sort()
@@ -404,6 +469,8 @@ def _ledger_of(position: _Position, entries: Iterable[Entry]) -> Ledger:
         acknowledged=position.acknowledged_transactions,
         acknowledged_containers=position.acknowledged_containers,
         trimmed=position.trimmed_transactions,
+        trimmed_expired=position.expired_transactions,
+        trimmed_unreadable=position.unreadable_transactions,
         trimmed_containers=position.trimmed_containers,
     )
     for entry in entries:
@@ -419,8 +486,8 @@ def _read_position(directory: Directory, names: Iterable[str]) -> _Position:
         position = _Position(**{**document, "removing": tuple(document["removing"])})
     except (KeyError, TypeError):
         raise _damaged(directory, POSITION_FILE) from None
-    *counts, removing = position
-    if not all(isinstance(number, int) for number in (*counts, *removing)):
+    counts = {**position._asdict(), "removing": 0}.values()
+    if not all(isinstance(number, int) for number in (*counts, *position.removing)):
         raise _damaged(directory, POSITION_FILE)
     return position
 

@@ -19,6 +19,9 @@ PASSED: Final = ("passed", "recorded")
 WAITING: Final = "waiting"
 """The outcome of what is not decided yet: a number that falls again."""
 
+QUERIES_WAITING: Final = "transactions_pending"
+"""The counter of the messages that wait: queries in the table."""
+
 REFUSED: Final = ("filtered", "rejected", "lost")
 """The outcomes that have reasons."""
 
@@ -51,6 +54,8 @@ def outcomes(counters: Mapping[str, int], stage: str) -> Iterator[tuple[Outcome,
 def grouped(counters: Mapping[str, int], stage: str) -> dict[str, Any]:
     """One stage as a document: `seen`, what goes on, what waits, and per outcome the counts by reason."""
     document: dict[str, Any] = {"seen": counters.get(f"{stage}_seen", 0)}
+    if stage == "messages":
+        document[WAITING] = counters.get(QUERIES_WAITING, 0)
     for outcome, count in outcomes(counters, stage):
         if outcome.reason:
             document.setdefault(outcome.outcome, {})[outcome.reason] = count

@@ -5,6 +5,7 @@ Outside systemd (`$NOTIFY_SOCKET` not set) every call does nothing, so programs 
 
 import os
 import socket
+import time
 from collections.abc import Mapping
 from typing import Final, Self
 
@@ -37,6 +38,14 @@ class Notifier:
     def ready(self, status: str = "") -> None:
         """The service has started; units ordered after it may start."""
         self._send("READY=1", status)
+
+    def reloading(self, status: str = "") -> None:
+        """The service has begun to read its configuration again; `ready` ends it.
+
+        With the time at which it began, as Type=notify-reload asks (systemd.service(5)).
+        """
+        began = time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000
+        self._send(f"RELOADING=1\nMONOTONIC_USEC={began}", status)
 
     def stopping(self, status: str = "") -> None:
         """The service has begun to stop."""
