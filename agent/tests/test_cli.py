@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from sie_agent.build import BUILD, build_of
 from sie_agent.cli import COMMANDS
 from sie_agent.config import TABLE
 from sie_core import __version__
@@ -18,7 +19,19 @@ from .conftest import program
 
 def test_version() -> None:
     done = program("--version")
-    assert (done.returncode, done.stdout) == (0, f"sie-agent {__version__}\n")
+    assert (done.returncode, done.stdout) == (0, f"sie-agent {__version__} (build {BUILD})\n")
+
+
+@pytest.mark.parametrize(
+    ("prefix", "build"),
+    [
+        ("/opt/sie/releases/sie-agent-0.1.0-0123456789ab", "0123456789ab"),
+        ("/opt/sie/releases/sie-agent-0.1.0", "source"),
+        ("/srv/checkout/.venv", "source"),
+    ],
+)
+def test_the_build_is_the_end_of_the_releases_name(prefix: str, build: str) -> None:
+    assert build_of(Path(prefix)) == build
 
 
 def test_help_names_every_command_and_the_exit_codes() -> None:
@@ -117,5 +130,5 @@ def test_the_installed_script_is_the_same_program() -> None:
     if not script.exists():
         pytest.skip(f"no {script}: this interpreter has sie-agent on its path without its script")
     assert subprocess.run([script, "--version"], capture_output=True, text=True, check=True).stdout == (
-        f"sie-agent {__version__}\n"
+        f"sie-agent {__version__} (build {BUILD})\n"
     )

@@ -2,6 +2,7 @@
 
 import json
 import socket
+from dataclasses import replace
 from pathlib import Path
 from urllib.error import HTTPError
 from urllib.request import urlopen
@@ -11,7 +12,8 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from sie_agent.errors import AgentError
 from sie_agent.metrics import METRICS, MetricsServer, markdown
-from sie_agent.status import LostStatus, Status, UplinkStatus
+from sie_agent.status import LostStatus, Status, TrimmedStatus, UplinkStatus
+from sie_core._native import Recorder
 from sie_core.settings import ListenAddress
 
 STATUS = Status(
@@ -26,22 +28,30 @@ STATUS = Status(
     trimmed=5,
     pending_containers=3,
     pending_octets=4096,
+    trimmed_by=TrimmedStatus(full=2, expired=3, unreadable=0),
     in_flight=2,
     lost=LostStatus(queue=1, disk=2),
     uplink=UplinkStatus("connected", "wss://198.51.100.10:8443", None, 4, 2, 1, 1, 0, 9, 12345),
     sources=({"interface": "eth1", "up": True, "failures": 1, "kernel_drops": 6, "last_error": None},),
     kernel_drops=6,
     counters={
-        "packets_seen": 60,
-        "packets_recorded": 50,
+        "packets_seen": 63,
+        "packets_passed": 52,
+        "packets_waiting": 3,
         "packets_filtered_direction": 7,
-        "packets_filtered_rd": 2,
         "packets_rejected_malformed": 1,
+        "dnstap_frames_seen": 9,
+        "dnstap_frames_passed": 6,
+        "dnstap_frames_filtered_type": 3,
+        "messages_seen": 60,
+        "messages_recorded": 52,
+        "messages_filtered_rd": 4,
         "table_evicted": 0,
         "transactions_query_response": 20,
         "transactions_unanswered_query": 8,
         "transactions_unsolicited_response": 2,
         "transactions_pending": 4,
+        "transactions_filtered_icmp": 2,
         "containers_sealed": 5,
     },
 )
@@ -77,7 +87,14 @@ def test_the_equations_hold(samples: dict[tuple[str, tuple[tuple[str, str], ...]
         + total(samples, "sie_agent_pending_transactions")
         + total(samples, "sie_agent_trimmed_transactions_total")
     )
-    assert total(samples, "sie_agent_packets_seen_total") == total(samples, "sie_agent_packets_total")
+    for stage, waiting in (
+        ("packets", "sie_agent_packets_waiting"),
+        ("dnstap_frames", "nothing"),
+        ("messages", "sie_agent_queries_waiting"),
+    ):
+        seen = total(samples, f"sie_agent_{stage}_seen_total")
+        assert seen == total(samples, f"sie_agent_{stage}_total") + total(samples, waiting), stage
+    assert total(samples, "sie_agent_trimmed_transactions_total") == STATUS.trimmed
 
 
 def test_outcomes_and_reasons_are_labels(
@@ -87,11 +104,21 @@ def test_outcomes_and_reasons_are_labels(
         labels: value for (name, labels), value in samples.items() if name == "sie_agent_packets_total"
     }
     assert packets == {
-        (("outcome", "recorded"), ("reason", "")): 50,
+        (("outcome", "passed"), ("reason", "")): 52,
         (("outcome", "filtered"), ("reason", "direction")): 7,
-        (("outcome", "filtered"), ("reason", "rd")): 2,
         (("outcome", "rejected"), ("reason", "malformed")): 1,
     }
+    assert samples[("sie_agent_transactions_filtered_total", (("type", "icmp"),))] == 2
+    assert total(samples, "sie_agent_transactions_recorded_total") == 30
+
+
+def test_every_counter_of_the_recorder_has_its_metric() -> None:
+    """A counter that no metric shows would be an outcome that nobody sees."""
+    names = Recorder(["192.0.2.53"]).counters()
+    numbered = {name: 1000 + number for number, name in enumerate(names)}
+    status = replace(STATUS, counters=numbered)
+    shown = {value for metric in METRICS for _, value in metric.samples(status)}
+    assert {name for name, number in numbered.items() if number not in shown} == set()
 
 
 def test_the_reference_page_holds_every_metric_and_the_equation() -> None:

@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
+from sie_agent import metrics, sentences
 from sie_agent.config import TABLE
-from sie_agent.metrics import markdown
 from sie_core.settings import markdown_table
 
 REFERENCE = Path(__file__).parents[2] / "docs/reference"
@@ -18,6 +18,10 @@ def with_table(page: str, table: str) -> str:
 
 
 if __name__ == "__main__":
-    for name, table in (("agent.md", markdown_table(TABLE)), ("agent-metrics.md", markdown())):
+    for name, table in (
+        ("agent.md", markdown_table(TABLE)),
+        ("agent-metrics.md", metrics.markdown()),
+        ("agent-metrics.md", sentences.markdown()),
+    ):
         page = REFERENCE / name
         page.write_text(with_table(page.read_text(), table))

@@ -15,6 +15,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final, NamedTuple
 
+from sie_agent.build import BUILD
 from sie_agent.errors import AgentError
 from sie_core import __version__
 from sie_core.kinds import ConfigError
@@ -112,7 +113,7 @@ def _parser(asked: str | None) -> argparse.ArgumentParser:
         epilog=f"`sie-agent COMMAND --help` explains a command and gives examples.\n\n{EXIT_CODES}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--version", action="version", version=f"sie-agent {__version__}")
+    parser.add_argument("--version", action="version", version=f"sie-agent {__version__} (build {BUILD})")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for name, command in COMMANDS.items():
         child = commands.add_parser(

@@ -1,6 +1,7 @@
 """The agent's metrics, all made from the status document, and the server that shows both on loopback."""
 
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import asdict
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from socket import AF_INET, AF_INET6
@@ -12,7 +13,9 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
 from prometheus_client.registry import Collector
 
+from sie_agent.build import BUILD
 from sie_agent.errors import AgentError
+from sie_agent.stages import QUERIES_WAITING, WAITING, outcomes
 from sie_agent.status import Status
 from sie_core import __version__
 from sie_core.settings import ListenAddress
@@ -41,37 +44,78 @@ def _one(value: Callable[[Status], float]) -> Callable[[Status], Iterable[Sample
     return lambda status: [((), value(status))]
 
 
-def _packets(status: Status) -> Iterator[Sample]:
-    for name, value in status.counters.items():
-        outcome, _, reason = name.removeprefix("packets_").partition("_")
-        if name.startswith("packets_") and outcome != "seen":
-            yield (outcome, reason), value
+def _seen(stage: str) -> Callable[[Status], Iterable[Sample]]:
+    return _one(lambda status: status.counters.get(f"{stage}_seen", 0))
 
 
-def _recorded(status: Status) -> Iterator[Sample]:
-    for name, value in status.counters.items():
-        if name.startswith("transactions_") and name != "transactions_pending":
-            yield (name.removeprefix("transactions_"),), value
+def _judged(stage: str) -> Callable[[Status], Iterable[Sample]]:
+    """One sample for each outcome and reason of a stage, but for what still waits."""
+    return lambda status: [
+        ((outcome.outcome, outcome.reason), count)
+        for outcome, count in outcomes(status.counters, stage)
+        if outcome.outcome != WAITING
+    ]
+
+
+def _transactions(counter: Callable[[str], bool]) -> Callable[[Status], Iterable[Sample]]:
+    """One sample for each type of transaction, of the counters that are asked for."""
+    return lambda status: [
+        ((name.removeprefix("transactions_").removeprefix("filtered_"),), count)
+        for name, count in status.counters.items()
+        if name.startswith("transactions_") and name != QUERIES_WAITING and counter(name)
+    ]
 
 
 METRICS: Final = (
     Described(
         "sie_agent_info",
-        "Always 1; the labels say what runs.",
-        ("version", "participant", "sensor"),
-        lambda status: [((__version__, status.participant, status.sensor), 1)],
+        "Always 1; the labels say what runs. `build` is the digest that ends a release's name.",
+        ("version", "build", "participant", "sensor"),
+        lambda status: [((__version__, BUILD, status.participant, status.sensor), 1)],
     ),
     Described(
         "sie_agent_packets_seen_total",
-        "Packets that the kernel's filter let through. The sum of sie_agent_packets_total.",
+        "Packets that the kernel's filter let through. The sum of sie_agent_packets_total and "
+        "sie_agent_packets_waiting.",
         (),
-        _one(lambda status: status.counters.get("packets_seen", 0)),
+        _seen("packets"),
     ),
     Described(
         "sie_agent_packets_total",
-        "Packets by what became of them: recorded, filtered (by which rule) or rejected (why).",
+        "Packets by what became of them: passed on, filtered (by a rule), rejected (why) or lost (where).",
         ("outcome", "reason"),
-        _packets,
+        _judged("packets"),
+    ),
+    Described(
+        "sie_agent_packets_waiting",
+        "Packets held until the rest of their datagram or message is there.",
+        (),
+        _one(lambda status: status.counters.get("packets_waiting", 0)),
+    ),
+    Described(
+        "sie_agent_dnstap_frames_seen_total",
+        "Frames that resolvers brought. The sum of sie_agent_dnstap_frames_total.",
+        (),
+        _seen("dnstap_frames"),
+    ),
+    Described(
+        "sie_agent_dnstap_frames_total",
+        "Frames by what became of them, as packets.",
+        ("outcome", "reason"),
+        _judged("dnstap_frames"),
+    ),
+    Described(
+        "sie_agent_messages_seen_total",
+        "DNS messages that packets or frames carried. The sum of sie_agent_messages_total and "
+        "sie_agent_queries_waiting.",
+        (),
+        _seen("messages"),
+    ),
+    Described(
+        "sie_agent_messages_total",
+        "DNS messages by what became of them: recorded, filtered (by which rule) or rejected (why).",
+        ("outcome", "reason"),
+        _judged("messages"),
     ),
     Described(
         "sie_agent_kernel_drops_total",
@@ -95,13 +139,19 @@ METRICS: Final = (
         "sie_agent_transactions_recorded_total",
         "Transactions made of packets, by type, since the agent started.",
         ("type",),
-        _recorded,
+        _transactions(lambda name: "_filtered_" not in name),
+    ),
+    Described(
+        "sie_agent_transactions_filtered_total",
+        "Transactions of a type that transactions.types leaves out.",
+        ("type",),
+        _transactions(lambda name: "_filtered_" in name),
     ),
     Described(
         "sie_agent_queries_waiting",
         "Queries in the table whose response has not come.",
         (),
-        _one(lambda status: status.counters.get("transactions_pending", 0)),
+        _one(lambda status: status.counters.get(QUERIES_WAITING, 0)),
     ),
     Described(
         "sie_agent_table_evicted_total",
@@ -141,9 +191,10 @@ METRICS: Final = (
     ),
     Described(
         "sie_agent_trimmed_transactions_total",
-        "Transactions that left the spool unacknowledged, because it was full or a container was unreadable.",
-        (),
-        _one(lambda status: status.trimmed),
+        "Transactions that left the spool unacknowledged: it was full, they were older than spool.max_age "
+        "(expired), or the disk did not give them back (unreadable).",
+        ("reason",),
+        lambda status: [((reason,), count) for reason, count in asdict(status.trimmed_by).items()],
     ),
     Described(
         "sie_agent_pending_containers",

@@ -87,6 +87,7 @@ class Agent:
             "acknowledged": status.acknowledged,
             "pending": status.pending,
             "trimmed": status.trimmed,
+            "trimmed_expired": status.trimmed_by.expired,
             "lost_queue": status.lost.queue,
             "lost_disk": status.lost.disk,
             "kernel_drops": status.kernel_drops,

@@ -41,6 +41,15 @@ class LostStatus:
 
 
 @dataclass(frozen=True)
+class TrimmedStatus:
+    """Transactions that were trimmed, over the whole life of the spool, by why."""
+
+    full: int = 0
+    expired: int = 0
+    unreadable: int = 0
+
+
+@dataclass(frozen=True)
 class Status:
     """The document. Transactions, unless a name says otherwise.
 
@@ -59,6 +68,7 @@ class Status:
     trimmed: int
     pending_containers: int
     pending_octets: int
+    trimmed_by: TrimmedStatus = field(default_factory=TrimmedStatus)
     in_flight: int = 0
     lost: LostStatus = field(default_factory=LostStatus)
     uplink: UplinkStatus = field(default_factory=UplinkStatus)
@@ -84,6 +94,7 @@ def describe(config: AgentConfig, stream: int | None, ledger: Ledger, **live: An
         trimmed=ledger.trimmed,
         pending_containers=ledger.pending_containers,
         pending_octets=ledger.pending_octets,
+        trimmed_by=TrimmedStatus(ledger.trimmed_full, ledger.trimmed_expired, ledger.trimmed_unreadable),
         **live,
     )
 
@@ -134,10 +145,15 @@ def table(document: dict[str, Any]) -> str:
         f"acknowledged  {document['acknowledged']:>12}",
         f"pending       {document['pending']:>12} in {document['pending_containers']} containers, "
         f"{document['pending_octets']} octets, {document['in_flight']} containers in flight",
-        f"trimmed       {document['trimmed']:>12}",
+        f"trimmed       {document['trimmed']:>12}"
+        + _because({reason: count for reason, count in document["trimmed_by"].items() if count}),
         f"lost          {lost['queue'] + lost['disk']:>12} before the spool, since the agent started",
     ]
     return "\n".join(lines)
+
+
+def _because(reasons: dict[str, int]) -> str:
+    return f" ({', '.join(f'{reason} {count}' for reason, count in reasons.items())})" if reasons else ""
 
 
 def _ask(address: ListenAddress) -> dict[str, Any] | None:
