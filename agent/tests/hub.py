@@ -89,6 +89,8 @@ class Hub:
     received: list[int] = field(default_factory=list)
     """Every sequence that came, also again."""
     paths: list[str] = field(default_factory=list)
+    serials: list[str] = field(default_factory=list)
+    """Of the certificates that were shown, in the order of the sessions."""
     hellos: list[HelloReceived] = field(default_factory=list)
     accounts: list[dict[str, int]] = field(default_factory=list)
     sessions: int = 0
@@ -163,6 +165,7 @@ class Hub:
     async def _serve(self, connection: ServerConnection) -> None:
         session = Trampoline(Side.HUB, {2}, now=time.monotonic())
         self.sessions += 1
+        self.serials.append(connection.transport.get_extra_info("peercert")["serialNumber"])
         attendant = asyncio.create_task(self._attend(session, connection))
         try:
             await self._put_out(session, connection)

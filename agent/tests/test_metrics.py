@@ -12,7 +12,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from sie_agent.errors import AgentError
 from sie_agent.metrics import METRICS, MetricsServer, markdown
-from sie_agent.status import LostStatus, Status, TrimmedStatus, UplinkStatus
+from sie_agent.status import IdentityStatus, LostStatus, Status, TrimmedStatus, UplinkStatus
 from sie_core._native import Recorder
 from sie_core.settings import ListenAddress
 
@@ -32,6 +32,7 @@ STATUS = Status(
     in_flight=2,
     lost=LostStatus(queue=1, disk=2),
     uplink=UplinkStatus("connected", "wss://198.51.100.10:8443", None, 4, 2, 1, 1, 0, 9, 12345),
+    identity=IdentityStatus("5e1a1", 1795000000.0, 3, 1, 2, None),
     sources=({"interface": "eth1", "up": True, "failures": 1, "kernel_drops": 6, "last_error": None},),
     kernel_drops=6,
     counters={

@@ -461,3 +461,29 @@ async def test_a_session_stays_while_its_hub_is_listed(
         fill(spool, 1)
         await until(lambda: spool.ledger.pending == 0)
         assert hub.sessions == 1
+
+
+async def test_another_certificate_takes_over_and_nothing_is_refused_or_lost_between(
+    config: AgentConfig, spool: Spool, authority: Authority
+) -> None:
+    hub = Hub()
+    async with hub.listening(*authority.server(), authority.ca):
+        expected = fill(spool, 5)
+        async with running(replace(config, hubs=(hub.url,)), spool) as uplink:
+            await until(lambda: spool.ledger.pending == 0)
+            hub.acknowledging.clear()
+            expected += fill(spool, 3)  # in flight while the certificate changes
+            await hub.until(lambda: len(hub.received) == 8)
+            certificate, key = authority.sensor("renewed")
+            certificate.replace(config.certificate)
+            key.replace(config.key)
+            change = asyncio.create_task(uplink.renew())
+            expected += fill(spool, 2)
+            hub.acknowledging.set()
+            await change
+            await hub.until(lambda: hub.sessions == 2)
+            await until(lambda: spool.ledger.pending == 0 and uplink.state is State.CONNECTED)
+            assert uplink.counts.failures == uplink.counts.refusals == 0
+            assert uplink.last_error is None
+        assert [data for _, data, _ in hub.stored[spool.stream]] == expected
+        assert hub.serials[0] != hub.serials[1]

@@ -1,10 +1,13 @@
 """`simplereenroll`: a certificate opens the next one, also a while after its end, for one key alone."""
 
 import base64
+import contextlib
 import json
 import os
 import shutil
+import signal
 import subprocess
+import sys
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -19,6 +22,7 @@ from sie_core.identity import Identity, KeyKind, PrivateKey
 from sie_hub.enrol.renewals import RenewalStore
 from sie_hub.enrol.state import MAX_ISSUED
 
+from .broker import free_port
 from .conftest import EXCHANGE, Held, Pki
 from .enrol_unit import Enrol, running
 
@@ -108,6 +112,113 @@ def test_a_certificate_is_renewed(hub: Enrol, new: bool) -> None:
     assert hub.count("renewed") == before + 1
     [line] = [line for line in hub.log().splitlines() if f'by="certificate {old.serial}"' in line]
     assert peer.fingerprint in line
+
+
+class Agent:
+    """A sensor with its files, and `sie-agent` run on them."""
+
+    def __init__(self, directory: Path, hub: Enrol, sensor: str, held: Held) -> None:
+        self.identity = directory / "identity"
+        self.identity.mkdir(mode=0o700)
+        shutil.copy(held.certificate, self.identity / "certificate.pem")
+        shutil.copy(held.key, self.identity / "key.pem")
+        self.config = directory / "agent.yml"
+        self.config.write_text(
+            yaml.safe_dump(
+                {
+                    "participant": "isp_a",
+                    "sensor": sensor,
+                    "exchange": EXCHANGE,
+                    "resolvers": ["192.0.2.53"],
+                    "sources": [{"interface": "lo"}],
+                    "spool": {"directory": str(directory / "spool")},
+                    "uplink": {"hubs": ["wss://localhost:1"], "ca": str(hub.ca), "enrol": hub.url},
+                    "identity": {"directory": str(self.identity)},
+                    "metrics": {"listen": f"127.0.0.1:{free_port()}"},
+                }
+            )
+        )
+
+    @property
+    def serial(self) -> str:
+        """Of the certificate that is in place."""
+        return Held(self.identity / "certificate.pem", self.identity / "key.pem").serial
+
+    def run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        """A command of `sie-agent` that ends."""
+        return subprocess.run(
+            [sys.executable, "-m", "sie_agent.cli", *arguments, "--config", str(self.config)],
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
+
+    @contextlib.contextmanager
+    def running(self) -> Iterator[Path]:
+        """`sie-agent run`, until the context ends; gives its log."""
+        log = self.config.with_suffix(".log")
+        command = [sys.executable, "-m", "sie_agent.cli", "run", "--config", str(self.config)]
+        with log.open("wb") as out:
+            process = subprocess.Popen(command, stderr=out)
+        try:
+            yield log
+        finally:
+            process.send_signal(signal.SIGTERM)
+            assert process.wait(20) == 0, log.read_text()
+
+
+def test_an_agent_renews_by_itself_at_two_thirds_of_a_life(hub: Enrol, tmp_path: Path) -> None:
+    old = hub.pki.sensor(sensor="ns10", at=datetime.now(UTC) - timedelta(days=22))
+    agent = Agent(tmp_path, hub, "ns10", old)
+    with agent.running() as log:
+        deadline = datetime.now(UTC) + timedelta(seconds=30)
+        while agent.serial == old.serial:
+            assert datetime.now(UTC) < deadline, log.read_text()
+            hub.pause(0.1)
+        while "is in place" not in log.read_text():
+            assert datetime.now(UTC) < deadline, log.read_text()
+            hub.pause(0.1)
+        status = json.loads(agent.run("status", "--json").stdout)
+    assert sorted(path.name for path in agent.identity.iterdir()) == ["certificate.pem", "key.pem"]
+    assert (agent.identity / "key.pem").stat().st_mode & 0o777 == 0o600
+    assert (agent.identity / "key.pem").read_bytes() != old.key.read_bytes()
+    assert (status["identity"]["serial"], status["identity"]["renewed"]) == (agent.serial, 1)
+    shown = json.loads(agent.run("identity", "show", "--json").stdout)
+    assert (shown["state"], shown["serial"]) == ("valid", agent.serial)
+
+
+def test_an_agent_leaves_a_young_certificate_alone(hub: Enrol, tmp_path: Path) -> None:
+    young = hub.pki.sensor(sensor="ns11", at=datetime.now(UTC) - timedelta(days=19))
+    agent = Agent(tmp_path, hub, "ns11", young)
+    before = hub.count("renewed")
+    with agent.running() as log:
+        deadline = datetime.now(UTC) + timedelta(seconds=30)
+        # The uplink comes round after the first look at the certificate.
+        while "no session with" not in log.read_text():
+            assert datetime.now(UTC) < deadline, log.read_text()
+            hub.pause(0.1)
+        # What is installed by hand meanwhile is taken up.
+        done = agent.run("identity", "renew", "--json")
+        assert done.returncode == 0, done.stderr
+        assert json.loads(done.stdout)["serial"] == agent.serial != young.serial
+        while f"certificate {agent.serial} is in place" not in log.read_text():
+            assert datetime.now(UTC) < deadline, log.read_text()
+            hub.pause(0.1)
+    assert hub.count("renewed") == before + 1
+
+
+def test_an_agent_that_is_refused_says_so_and_keeps_what_it_has(hub: Enrol, tmp_path: Path) -> None:
+    too_late = hub.pki.sensor(sensor="ns12", at=datetime.now(UTC) - timedelta(days=61))
+    agent = Agent(tmp_path, hub, "ns12", too_late)
+    with agent.running() as log:
+        deadline = datetime.now(UTC) + timedelta(seconds=30)
+        while "is not renewed: the hub refused" not in log.read_text():
+            assert datetime.now(UTC) < deadline, log.read_text()
+            hub.pause(0.1)
+        status = json.loads(agent.run("status", "--json").stdout)
+    assert "enrol again" in status["identity"]["last_error"]
+    assert (status["identity"]["refused"], agent.serial) == (1, too_late.serial)
+    assert "PRIVATE" not in log.read_text()
 
 
 def test_the_request_cannot_ask_for_another_sensor(hub: Enrol) -> None:

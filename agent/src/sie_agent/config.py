@@ -264,7 +264,12 @@ TABLE: Final = Table(
         default="/etc/sie-agent/hub_ca.pem",
         help="the certificate of the authority that issued the hub's own; no other authority is trusted",
     ),
-    Setting("uplink.enrol", Url(("https",)), default=None, help="where `sie-agent identity enrol` asks"),
+    Setting(
+        "uplink.enrol",
+        Url(("https",)),
+        default=None,
+        help="where `sie-agent identity enrol` and the renewal ask",
+    ),
     Setting(
         "uplink.window",
         Integer(1, 1024),

@@ -1,7 +1,8 @@
-"""`sie-agent identity enrol` and `identity show`: how this sensor gets a certificate.
+"""`sie-agent identity enrol`, `renew` and `show`: how this sensor gets a certificate, and the next one.
 
 The key is made here and stays here. What leaves is a request that proves possession of it, and the token
-that the exchange's operator has given for this sensor; what comes back is installed only if it is a
+that the exchange's operator has given for this sensor, or the certificate that is to be renewed; what comes
+back is installed only if it is a
 certificate for this key and this name by the pinned authority.
 """
 
@@ -16,14 +17,16 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
+from cryptography import x509
+
 from sie_agent.cli import EXIT_OK, add_config_argument
 from sie_agent.config import AgentConfig, load_config
 from sie_agent.errors import UsageError
-from sie_agent.est import EnrolmentFailed, simple_enroll
+from sie_agent.est import EnrolmentFailed, simple_enroll, simple_reenroll
 from sie_agent.identity_files import IdentityFiles, Standing, check_own, fits, load_authorities
 from sie_core import identity
 from sie_core.errors import IdentityRefused
-from sie_core.identity import Identity, Random
+from sie_core.identity import Identity, PrivateKey, Random
 
 MAX_TOKEN_FILE: Final = 4096  # octets; a token has 43 characters
 
@@ -57,18 +60,53 @@ def enrol(
     secret = token()
     key = files.pending_key(random)
     answer = simple_enroll(config.enrol, config.ca, str(wanted), secret, identity.make_request(key, wanted))
+    _install(files, wanted, key, answer, authorities, config.enrol, clock())
+    return Enrolment(True, files.standing(wanted, config.ca, clock()))
+
+
+def renew(config: AgentConfig, *, clock: Clock, random: Random) -> Enrolment:
+    """Obtain the next certificate by the one that is there, for a new key.
+
+    Raises EnrolmentFailed, IdentityFilesError and UsageError.
+    """
+    wanted = Identity(config.exchange, config.participant, config.sensor)
+    files = IdentityFiles(config.identity_directory)
+    files.settle()
+    if config.enrol is None:
+        raise UsageError("uplink.enrol is not set: the bundle says where this exchange enrols its sensors")
+    if files.lifetime() is None:
+        raise UsageError(
+            f"{config.identity_directory}: there is no certificate to renew: enrol with a token first"
+        )
+    authorities = load_authorities(config.ca)
+    key = files.pending_key(random)
+    answer = simple_reenroll(
+        config.enrol, config.ca, files.certificate, files.key, identity.make_request(key, wanted)
+    )
+    _install(files, wanted, key, answer, authorities, config.enrol, clock())
+    return Enrolment(True, files.standing(wanted, config.ca, clock()))
+
+
+def _install(
+    files: IdentityFiles,
+    wanted: Identity,
+    key: PrivateKey,
+    answer: list[x509.Certificate],
+    authorities: list[x509.Certificate],
+    url: str,
+    now: datetime,
+) -> None:
+    """Put the certificate for `key` in place, if the answer holds one that is for us."""
     for certificate in answer:
         if not fits(certificate, key):
             continue
         try:
-            check_own(certificate, wanted, authorities, clock())
+            check_own(certificate, wanted, authorities, now)
         except IdentityRefused as refused:
-            raise EnrolmentFailed(
-                f"{config.enrol}: the certificate in the answer is not for us: {refused}"
-            ) from None
+            raise EnrolmentFailed(f"{url}: the certificate in the answer is not for us: {refused}") from None
         files.install(certificate)
-        return Enrolment(True, files.standing(wanted, config.ca, clock()))
-    raise EnrolmentFailed(f"{config.enrol}: the answer holds no certificate for this sensor's key")
+        return
+    raise EnrolmentFailed(f"{url}: the answer holds no certificate for this sensor's key")
 
 
 def read_token(path: Path) -> str:
@@ -100,9 +138,15 @@ def configure(_command: str, parser: argparse.ArgumentParser) -> None:
         "--force", action="store_true", help="enrol with a new key although a valid certificate is there"
     )
     enrolling.set_defaults(run=_enrol)
+    renewing = verbs.add_parser(
+        "renew",
+        help="obtain the next certificate now, for a new key; a running agent does it by itself in time, and "
+        "takes this one up within seconds",
+    )
+    renewing.set_defaults(run=_renew)
     showing = verbs.add_parser("show", help="show this sensor's key fingerprint and certificate")
     showing.set_defaults(run=_show)
-    for verb in (enrolling, showing):
+    for verb in (enrolling, renewing, showing):
         add_config_argument(verb)
         verb.add_argument("--json", action="store_true", help="print one JSON object")
 
@@ -120,6 +164,17 @@ def _enrol(arguments: argparse.Namespace) -> int:
         print(json.dumps({"changed": done.changed, **_public(config, done.standing)}))
         return EXIT_OK
     print("enrolled" if done.changed else "enrolled already, nothing changed", file=sys.stderr)
+    _print(config, done.standing)
+    return EXIT_OK
+
+
+def _renew(arguments: argparse.Namespace) -> int:
+    config = load_config(arguments.config)
+    done = renew(config, clock=_utc_now, random=os.urandom)
+    if arguments.json:
+        print(json.dumps({"changed": done.changed, **_public(config, done.standing)}))
+        return EXIT_OK
+    print("renewed", file=sys.stderr)
     _print(config, done.standing)
     return EXIT_OK
 

@@ -1,9 +1,12 @@
-"""A client of EST (RFC 7030) that asks for one certificate, pinned to the exchange's own authority."""
+"""A client of EST (RFC 7030) that asks for one certificate, or for the next, pinned to the exchange's own
+authority.
+"""
 
 import base64
 import binascii
 import http.client
 import ssl
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit
@@ -16,6 +19,7 @@ from sie_core.identity import decode_certs_only
 from sie_core.trampoline import printable
 
 SIMPLE_ENROLL: Final = "/.well-known/est/simpleenroll"
+SIMPLE_REENROLL: Final = "/.well-known/est/simplereenroll"
 CERTS_ONLY: Final = "application/pkcs7-mime"
 
 TIMEOUT: Final = 30.0
@@ -32,16 +36,50 @@ class EnrolmentFailed(AgentError):
     """There is no certificate: the sentence says whether the hub refused or could not be asked."""
 
 
+class EnrolmentRefused(EnrolmentFailed):
+    """The hub itself said no."""
+
+
 def simple_enroll(url: str, ca_file: Path, user: str, token: str, request: bytes) -> list[x509.Certificate]:
     """Send a certificate request (DER) with `user` and `token`; the certificates that come back, unchecked.
 
     The server must prove the host of `url` by a certificate of an authority in `ca_file`; no other is
     trusted. Redirections are not followed. Raises EnrolmentFailed.
     """
-    parts = urlsplit(url)
     credentials = base64.b64encode(f"{user}:{token}".encode()).decode()
+    more = {"Authorization": f"Basic {credentials}"}
+    return _ask(url, SIMPLE_ENROLL, _context(ca_file), ca_file, f"enrol {user}", request, more)
+
+
+def simple_reenroll(
+    url: str, ca_file: Path, certificate: Path, key: Path, request: bytes
+) -> list[x509.Certificate]:
+    """Send a certificate request (DER) over the certificate that this sensor has; what comes back, unchecked.
+
+    The server is checked as by `simple_enroll`. Raises EnrolmentFailed.
+    """
+    context = _context(ca_file)
+    try:
+        context.load_cert_chain(certificate, key)
+    except OSError as error:
+        raise EnrolmentFailed(
+            f"{certificate} with {key}: cannot be shown to the hub: {_why(error)}"
+        ) from None
+    return _ask(url, SIMPLE_REENROLL, context, ca_file, "renew the certificate", request, {})
+
+
+def _ask(
+    url: str,
+    resource: str,
+    context: ssl.SSLContext,
+    ca_file: Path,
+    what: str,
+    request: bytes,
+    more: Mapping[str, str],
+) -> list[x509.Certificate]:
+    parts = urlsplit(url)
     headers = {
-        "Authorization": f"Basic {credentials}",
+        **more,
         "Content-Type": "application/pkcs10",
         "Content-Transfer-Encoding": "base64",
         "Accept": CERTS_ONLY,
@@ -50,10 +88,10 @@ def simple_enroll(url: str, ca_file: Path, user: str, token: str, request: bytes
         parts.hostname or "",
         parts.port or http.client.HTTPS_PORT,
         timeout=TIMEOUT,
-        context=_context(ca_file),
+        context=context,
     )
     try:
-        connection.request("POST", SIMPLE_ENROLL, base64.encodebytes(request), headers)
+        connection.request("POST", resource, base64.encodebytes(request), headers)
         with connection.getresponse() as response:
             body = response.read(MAX_ANSWER + 1)
     except ssl.SSLCertVerificationError as error:
@@ -67,7 +105,7 @@ def simple_enroll(url: str, ca_file: Path, user: str, token: str, request: bytes
         connection.close()
     if response.status != http.client.OK:
         sentence = printable(body.decode(errors="replace").strip(), MAX_SENTENCE)
-        raise EnrolmentFailed(f"the hub refused to enrol {user} (status {response.status}): {sentence}")
+        raise EnrolmentRefused(f"the hub refused to {what} (status {response.status}): {sentence}")
     if len(body) > MAX_ANSWER or response.headers.get_content_type() != CERTS_ONLY:
         raise EnrolmentFailed(
             f"{url}: the answer is no {CERTS_ONLY} message: is this the hub's enrolment port?"

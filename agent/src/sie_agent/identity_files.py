@@ -48,6 +48,15 @@ class Standing:
     peer: PeerIdentity | None
 
 
+@dataclass(frozen=True, slots=True)
+class Lifetime:
+    """Which certificate is in place, and its time; nothing about it is checked."""
+
+    serial: str
+    not_before: datetime
+    not_after: datetime
+
+
 class IdentityFiles:
     """The identity of one sensor in its directory."""
 
@@ -94,6 +103,20 @@ class IdentityFiles:
         except OSError as error:
             raise _failed(error, self.directory) from None
         self.settle()
+
+    def lifetime(self) -> Lifetime | None:
+        """The time of the certificate in place, None if there is none. Raises IdentityFilesError."""
+        try:
+            certificate = _certificate(self.certificate) if self.certificate.exists() else None
+        except OSError as error:
+            raise _failed(error, self.directory) from None
+        if certificate is None:
+            return None
+        return Lifetime(
+            identity.serial_text(certificate),
+            certificate.not_valid_before_utc,
+            certificate.not_valid_after_utc,
+        )
 
     def standing(self, wanted: Identity, ca_file: Path, now: datetime) -> Standing:
         """Whether the hub would take this sensor for `wanted` now. Raises IdentityFilesError."""

@@ -239,6 +239,22 @@ METRICS: Final = (
         lambda status: [(("refused",), status.uplink.refusals), (("other",), status.uplink.failures)],
     ),
     Described(
+        "sie_agent_certificate_not_after_seconds",
+        "When this sensor's certificate ends, in seconds since 1970; no sample while there is none.",
+        (),
+        lambda status: [] if status.identity.not_after is None else [((), status.identity.not_after)],
+    ),
+    Described(
+        "sie_agent_renewals_total",
+        "Attempts to renew the certificate: it was `renewed`, `refused` by the hub, or the attempt `failed`.",
+        ("outcome",),
+        lambda status: [
+            (("renewed",), status.identity.renewed),
+            (("refused",), status.identity.refused),
+            (("failed",), status.identity.failed),
+        ],
+    ),
+    Described(
         "sie_agent_stream_conflicts_total",
         "How often the hub knew more of the stream than this spool ever made (a copied or restored machine).",
         (),

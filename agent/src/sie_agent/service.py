@@ -18,6 +18,7 @@ from sie_agent.discovery import resolver_addresses
 from sie_agent.errors import SpoolError
 from sie_agent.metrics import MetricsServer
 from sie_agent.recording import recorder_of, settings_of
+from sie_agent.renewal import Renewal
 from sie_agent.sources import Interface
 from sie_agent.spool import LOOK_INTERVAL, Spool, open_spool
 from sie_agent.status import LostStatus, Status, UplinkStatus, describe
@@ -53,6 +54,7 @@ class Agent:
         self.writer = SpoolWriter(spool)
         self.capture = Capture(self._recorder, self._interfaces, self.writer.offer)
         self.uplink = Uplink(config, spool, self.accounts, self._uplink_progressed)
+        self.renewal = Renewal(lambda: self.config, self.uplink.renew)
         self._uplink_progressed_at = time.monotonic()
 
     def status(self) -> Status:
@@ -73,6 +75,7 @@ class Agent:
                 last_error=uplink.last_error,
                 **dataclasses.asdict(uplink.counts),
             ),
+            identity=self.renewal.status(),
             sources=sources,
             kernel_drops=sum(source["kernel_drops"] for source in sources),
             counters=dict(self.capture.counters),
@@ -143,6 +146,7 @@ async def _serve(config: AgentConfig, spool: Spool) -> None:
     notifier.ready(_summary(agent.status()))
     beside = [
         asyncio.create_task(_trim_what_is_too_old(spool)),
+        asyncio.create_task(agent.renewal.run()),
     ]
     try:
         await _watch(agent, [uplink, *beside], notifier, stopping)

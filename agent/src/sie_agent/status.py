@@ -33,6 +33,21 @@ class UplinkStatus:
 
 
 @dataclass(frozen=True)
+class IdentityStatus:
+    """This sensor's certificate: which is in place, until when, and what renewing it came to since the start.
+
+    `not_after` is in seconds since 1970; both are None while there is none.
+    """
+
+    serial: str | None = None
+    not_after: float | None = None
+    renewed: int = 0
+    refused: int = 0
+    failed: int = 0
+    last_error: str | None = None
+
+
+@dataclass(frozen=True)
 class LostStatus:
     """Transactions that were recorded and did not reach the spool, since the agent started."""
 
@@ -72,6 +87,7 @@ class Status:
     in_flight: int = 0
     lost: LostStatus = field(default_factory=LostStatus)
     uplink: UplinkStatus = field(default_factory=UplinkStatus)
+    identity: IdentityStatus = field(default_factory=IdentityStatus)
     sources: tuple[dict[str, Any], ...] = ()
     kernel_drops: int = 0
     counters: dict[str, int] = field(default_factory=dict)

@@ -96,7 +96,7 @@ class Uplink:
         self._progressed = progressed
         self._backoff = Backoff(config.retry_min, config.retry_max, random.random)
         self._session: Session | None = None
-        self._moving = False  # the session ends because its hub is no longer listed
+        self._leaving: str | None = None  # why the session is ended for another, as the end of a sentence
         self._attempting: asyncio.Task[None] | None = None
         self._stopping = asyncio.Event()
         self._loop = asyncio.get_running_loop()
@@ -130,8 +130,20 @@ class Uplink:
         self._config = config
         self._backoff = Backoff(config.retry_min, config.retry_max, random.random)
         if self._session is not None and self.hub not in config.hubs:
-            self._moving = True
+            await self._leave("which the configuration no longer lists")
+
+    async def renew(self) -> None:
+        """There is another certificate: end the session in order, if there is one, and go on in a new one."""
+        await self._leave("to come back with another certificate")
+
+    async def _leave(self, why: str) -> None:
+        self._leaving = why
+        if self._session is not None:
             await self._session.finish(0)
+
+    def _again(self) -> bool:
+        """Whether the next connection is to come at once."""
+        return self._leaving is not None
 
     async def stop(self, within: float = STOP_WITHIN) -> None:
         """End the session in order, if there is one, and make `run` return, within some seconds."""
@@ -186,6 +198,7 @@ class Uplink:
 
     async def _round(self, context: ssl.SSLContext) -> float:
         """Try each hub once, until one takes the session and it ends; returns how long to pause."""
+        self._leaving = None
         for hub in self._config.hubs:
             if self._stopping.is_set():
                 return 0.0
@@ -200,6 +213,8 @@ class Uplink:
             finally:
                 self._attempting = None
             self._progressed()
+            if self._again():
+                return 0.0
             if self.counts.sessions > sessions:
                 break
         return self._backoff.pause()
@@ -239,8 +254,8 @@ class Uplink:
         self._session = session
         try:
             await session.run()
-            if self._moving:
-                _log.info("left %s, which the configuration no longer lists", self.hub)
+            if self._leaving is not None:
+                _log.info("left %s, %s", self.hub, self._leaving)
             elif not self._stopping.is_set():
                 self._failed(Failure(False, "the hub ended the session in order"))
         except Refused:
@@ -249,7 +264,6 @@ class Uplink:
             raise
         finally:
             self._session = None
-            self._moving = False
 
     async def _renew_stream(self) -> None:
         self.counts.stream_conflicts += 1
@@ -322,9 +336,9 @@ class Uplink:
             self._session.wake()
 
     async def _sleep(self, seconds: float) -> None:
-        """Wait, turning every second, until the time is over or `stop` is called."""
+        """Wait, turning every second, until the time is over or `stop` or `renew` is called."""
         end = self._loop.time() + seconds
-        while not self._stopping.is_set() and (left := end - self._loop.time()) > 0:
+        while not (self._stopping.is_set() or self._again()) and (left := end - self._loop.time()) > 0:
             self._progressed()
             with suppress(TimeoutError):
                 async with asyncio.timeout(min(left, TURN)):
