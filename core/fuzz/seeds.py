@@ -122,13 +122,55 @@ def observations() -> Iterator[tuple[str, bytes]]:
     yield "together", TO_BE_PACKED + everything
 
 
+# ---------------------------------------------------------------------------------------------- transports
+
+
+def segments() -> Iterator[tuple[str, bytes]]:
+    """Each message in one stream: in one segment, in several, out of order; and an honest sender's stream."""
+    made = [(name, struct.pack(">H", len(octets)) + octets) for name, octets in messages()]
+    for name, stream in made:
+        side = 0x10 if name != "query" else 0
+        syn = bytes([1, side]) + struct.pack(">H", 0) + chunk(b"")
+        halves = [(0, stream[:32]), (2, stream[32:])]
+        for order in (halves, halves[::-1]):
+            data = b"".join(bytes([0x10, side]) + struct.pack(">H", at) + chunk(part) for at, part in order)
+            yield f"{name}-{'in-order' if order is halves else 'backwards'}", AS_THEY_STAND + syn + data
+    every = [octets for _, octets in messages()][:7]
+    honest = bytes([len(every)]) + b"".join(map(chunk, every))
+    yield "honest", TO_BE_PACKED + honest + bytes(range(256))
+
+
+def errors() -> Iterator[tuple[str, bytes]]:
+    """Errors of both families that quote a query over UDP or TCP, whole or cut short."""
+    query = next(octets for name, octets in messages() if name == "query")
+    udp = struct.pack(">HHHH", 50000, 53, 8 + len(query), 0) + query
+    data = struct.pack(">H", len(query)) + query
+    tcp = struct.pack(">HHIIBBHHH", 50000, 53, 1, 1, 0x50, 0x18, 1024, 0, 0) + data
+    for family, types in ((4, (3, 11)), (6, (1, 2, 3))):
+        for protocol, transport in ((17, udp), (6, tcp)):
+            for cut in (8, len(transport)):
+                if family == 4:
+                    head = struct.pack(">BBHHHBBH", 0x45, 0, 20 + len(transport), 1, 0, 64, protocol, 0)
+                    quoted = head + bytes([192, 0, 2, 53, 203, 0, 113, 1])
+                else:
+                    addresses = bytes.fromhex(
+                        "20010db800000000000000000000005320010db8ffff00000000000000000001"
+                    )
+                    quoted = struct.pack(">IHBB", 6 << 28, len(transport), protocol, 64) + addresses
+                for kind in types:
+                    message = bytes([kind, 1, 0, 0, 0, 0, 5, 0]) + quoted + transport[:cut]
+                    yield f"ipv{family}-{kind}-{protocol}-{cut}", bytes([(family == 6) | 2]) + message
+
+
 # ---------------------------------------------------------------------------------------------- writing
 
 SEEDS: Final = {
     "dns": messages,
+    "icmp": errors,
     "nmsg": containers,
     "observation": observations,
     "packet": packets,
+    "tcp": segments,
 }
 
 

@@ -4,9 +4,11 @@
 //! other. `run` in this folder builds the targets with libFuzzer, on stable Rust, and runs them on `corpus/`.
 
 pub mod dns;
+pub mod icmp;
 mod input;
 mod memory;
 pub mod nmsg;
 pub mod observation;
 pub mod packet;
 mod protobuf;
+pub mod tcp;
