@@ -13,6 +13,8 @@
 
 pub mod bpf;
 pub mod checksum;
+#[cfg(test)]
+mod compose;
 pub mod dedupe;
 pub mod dns;
 pub mod error;
@@ -28,5 +30,6 @@ pub mod packet;
 pub mod privacy;
 pub mod recorder;
 pub mod resolvers;
+pub mod scrub;
 pub mod tcp;
 pub mod transaction;

@@ -68,7 +68,7 @@ pub struct Record {
     pub rdata_end: usize,
 }
 
-/// The records of a message with one question, in order.
+/// The records of a message, in order.
 #[derive(Clone, Debug)]
 pub struct Records<'a> {
     message: &'a [u8],
@@ -78,8 +78,24 @@ pub struct Records<'a> {
 
 impl<'a> Records<'a> {
     pub fn behind(header: &Header, question: &Question<'_>, message: &'a [u8]) -> Self {
+        Self::from(header, message, question.end())
+    }
+
+    /// The records announced by the header, of which the first begins at `at`.
+    pub fn from(header: &Header, message: &'a [u8], at: usize) -> Self {
         let [_, answer, authority, additional] = header.counts;
-        Records { message, at: question.end(), remaining: [answer, authority, additional] }
+        Records { message, at, remaining: [answer, authority, additional] }
+    }
+
+    /// The next of the records that are there: a message may hold fewer than its header announces, if it ends
+    /// behind one of them. So do the answers of servers that know no EDNS and send the query's counts back.
+    pub fn next_present(&mut self) -> Result<Option<Record>, Malformed> {
+        if self.at == self.message.len() { Ok(None) } else { self.next().transpose() }
+    }
+
+    /// The end of the records read so far.
+    pub fn position(&self) -> usize {
+        self.at
     }
 
     fn read(&mut self, section: Section) -> Result<Record, Malformed> {
@@ -119,8 +135,16 @@ impl Iterator for Records<'_> {
     }
 }
 
+/// The end of the question at `start`, the last one of a message with several as well as the only one.
+pub fn end_of_question(message: &[u8], start: usize) -> Result<usize, Malformed> {
+    match end_of_name(message, start)? + 4 {
+        end if end <= message.len() => Ok(end),
+        _ => Err(Malformed),
+    }
+}
+
 /// The end of a name's own octets, compressed or not; where its pointer leads is not looked at.
-fn end_of_name(message: &[u8], start: usize) -> Result<usize, Malformed> {
+pub(super) fn end_of_name(message: &[u8], start: usize) -> Result<usize, Malformed> {
     let mut at = start;
     loop {
         match *message.get(at).ok_or(Malformed)? {
@@ -185,6 +209,27 @@ mod tests {
             [(Section::Answer, 2, 5), (Section::Additional, 41, 0), (Section::Additional, 1, 5)]
         );
         assert_eq!(&octets[records[0].rdata..records[0].rdata_end], [0]);
+    }
+
+    #[test]
+    fn fewer_records_than_announced_may_be_there_but_whole() {
+        let whole = message([1, 2, 0, 1], b"\0\0\x02\0\x01\xc0\x0c\0\x02\0\x01\0\0\0\x05\0\x01\0");
+        for (length, present) in [(17, Ok(0)), (30, Ok(1)), (29, Err(Malformed)), (18, Err(Malformed))] {
+            let octets = &whole[..length];
+            let first = end_of_question(octets, HEADER_OCTETS).unwrap();
+            let mut records = Records::from(&Header::parse(octets).unwrap(), octets, first);
+            let count = std::iter::from_fn(|| records.next_present().transpose())
+                .collect::<Result<Vec<_>, _>>()
+                .map(|records| records.len());
+            assert_eq!(count, present, "{length} octets");
+        }
+    }
+
+    #[test]
+    fn a_question_ends_behind_its_class() {
+        let octets = message([1, 0, 0, 0], b"\x01a\xc0\x0c\0\x02\0\x01");
+        assert_eq!(end_of_question(&octets, HEADER_OCTETS), Ok(octets.len()));
+        assert_eq!(end_of_question(&octets[..octets.len() - 1], HEADER_OCTETS), Err(Malformed));
     }
 
     #[test]

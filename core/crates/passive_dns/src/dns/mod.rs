@@ -1,7 +1,7 @@
 //! What the rest needs of the DNS message format (RFC 1035).
 
 mod header;
-mod message;
+pub mod message;
 pub mod name;
 pub mod rdata;
 pub mod rrtype;

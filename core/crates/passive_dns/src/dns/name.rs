@@ -7,7 +7,7 @@ use crate::error::NameError;
 use crate::limits::{LABEL_OCTETS_MAX, NAME_OCTETS_MAX};
 
 /// The two bits that make a length octet a compression pointer.
-const POINTER: u8 = 0xc0;
+pub(crate) const POINTER: u8 = 0xc0;
 
 /// The root, as wire name.
 pub const ROOT: &[u8] = &[0];
@@ -119,11 +119,18 @@ const SPECIAL: &[u8] = b"\"().;\\@$";
 
 /// The presentation form, absolute: with its final dot.
 pub fn to_text(wire: &[u8]) -> Result<String, NameError> {
+    let mut text = String::with_capacity(wire.len() + 8);
+    write_text(wire, &mut text)?;
+    Ok(text)
+}
+
+/// Appends the presentation form to `text`.
+pub fn write_text(wire: &[u8], text: &mut String) -> Result<(), NameError> {
     validate(wire)?;
     if wire == ROOT {
-        return Ok(".".to_owned());
+        text.push('.');
+        return Ok(());
     }
-    let mut text = String::with_capacity(wire.len() + 8);
     let mut at = 0;
     while wire[at] != 0 {
         let next = at + 1 + usize::from(wire[at]);
@@ -137,7 +144,7 @@ pub fn to_text(wire: &[u8]) -> Result<String, NameError> {
         text.push('.');
         at = next;
     }
-    Ok(text)
+    Ok(())
 }
 
 /// Parses a presentation form; a missing final dot is supplied. Characters beyond ASCII stand for their UTF-8.

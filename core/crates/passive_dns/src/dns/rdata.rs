@@ -4,7 +4,7 @@
 //! NSEC and SVCB included. Pointers are accepted wherever a name is, as RFC 3597 section 4 asks of receivers for
 //! the older types. Types without an entry are opaque (RFC 3597).
 
-use crate::dns::message::Malformed;
+use crate::dns::message::{Malformed, end_of_name};
 use crate::dns::{name, rrtype};
 
 /// A part of rdata.
@@ -53,6 +53,8 @@ const fn schema(rrtype: u16) -> &'static [Field] {
     }
 }
 
+//------------ Canonical form ----------------------------------------------------------------------------------
+
 /// Appends the canonical form of the rdata at `start..end` of `message`, of class IN, to `canonical`.
 pub fn canonicalise(
     message: &[u8],
@@ -88,6 +90,91 @@ pub fn canonicalise(
     }
     if at == end { Ok(()) } else { Err(Malformed) }
 }
+
+//------------ Names -------------------------------------------------------------------------------------------
+
+/// Where in a message the names of one rdata begin.
+///
+/// Besides the types of [`canonicalise`], those whose names stand behind fields of other lengths or are there at
+/// times only: A6 (RFC 2874), IPSECKEY (RFC 4025), HIP (RFC 8005), AMTRELAY (RFC 8777); and NSAP-PTR (RFC 1706),
+/// TALINK, LP (RFC 6742) and DSYNC (RFC 9859).
+#[derive(Clone, Debug)]
+pub struct Names<'a> {
+    /// The message up to the end of the rdata.
+    message: &'a [u8],
+    at: usize,
+    fields: &'static [Field],
+    /// Whether names follow each other to the end of the rdata.
+    repeated: bool,
+}
+
+impl<'a> Names<'a> {
+    pub fn of(message: &'a [u8], start: usize, end: usize, rrtype: u16) -> Result<Self, Malformed> {
+        let message = message.get(..end).ok_or(Malformed)?;
+        let octet = |index: usize| message.get(start + index).copied().map(usize::from).ok_or(Malformed);
+        let (at, fields): (usize, &'static [Field]) = match rrtype {
+            rrtype::NSAP_PTR => (start, &[Name]),
+            rrtype::TALINK => (start, &[Name, Name]),
+            rrtype::LP => (start + 2, &[Name]),
+            rrtype::DSYNC => (start + 5, &[Name]),
+            // A prefix length, so many bits of suffix as it leaves, and the name of the prefix unless that is empty.
+            rrtype::A6 => match octet(0)? {
+                0 => (start, &[]),
+                prefix => (start + 1 + 128usize.saturating_sub(prefix).div_ceil(8), &[Name]),
+            },
+            // Precedence, type of gateway, algorithm, gateway; precedence, type of relay, relay.
+            rrtype::IPSECKEY if octet(1)? == GATEWAY_NAME => (start + 3, &[Name]),
+            rrtype::AMTRELAY if octet(1)? & 0x7f == GATEWAY_NAME => (start + 2, &[Name]),
+            // Lengths of tag and key, tag, key, rendezvous servers.
+            rrtype::HIP => {
+                let servers = start + 4 + octet(0)? + (octet(2)? << 8 | octet(3)?);
+                (servers, if servers == end { &[] } else { &[Name] })
+            }
+            _ => (start, schema(rrtype)),
+        };
+        Ok(Names { message, at, fields, repeated: rrtype == rrtype::HIP })
+    }
+
+    fn read(&mut self) -> Result<Option<usize>, Malformed> {
+        while let [field, rest @ ..] = self.fields {
+            self.fields = rest;
+            match field {
+                Fixed(octets) => self.at += octets,
+                Text => self.at = end_of_text(self.message, self.at)?,
+                Texts | Rest => return Ok(None),
+                Name => {
+                    let start = self.at;
+                    self.at = end_of_name(self.message, start)?;
+                    if self.at > self.message.len() {
+                        return Err(Malformed);
+                    }
+                    if self.repeated && self.at < self.message.len() {
+                        self.fields = &[Name];
+                    }
+                    return Ok(Some(start));
+                }
+            }
+        }
+        Ok(None)
+    }
+}
+
+/// The type of a gateway or relay that is given by its name (RFC 4025 section 2.3, RFC 8777 section 4.2.3).
+const GATEWAY_NAME: usize = 3;
+
+impl Iterator for Names<'_> {
+    type Item = Result<usize, Malformed>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let name = self.read();
+        if name.is_err() {
+            self.fields = &[];
+        }
+        name.transpose()
+    }
+}
+
+//------------ Parts -------------------------------------------------------------------------------------------
 
 fn end_of_text(message: &[u8], start: usize) -> Result<usize, Malformed> {
     let length = *message.get(start).ok_or(Malformed)?;
@@ -164,6 +251,66 @@ mod tests {
             (rrtype::SOA, b"\xc0\0\xc0\0ABCDEFGHIJKLMNOPQRS"),
         ] {
             assert_eq!(canonical(rrtype, rdata), Err(Malformed), "type {rrtype} {rdata:02x?}");
+        }
+    }
+
+    /// Where names begin in `rdata`, behind the name `Example.`
+    fn names(rrtype: u16, rdata: &[u8]) -> Result<Vec<usize>, Malformed> {
+        let message = [&b"\x07Example\0"[..], rdata, b"\x01x\0"].concat();
+        let names = Names::of(&message, 9, 9 + rdata.len(), rrtype)?;
+        names.map(|start| Ok(start? - 9)).collect()
+    }
+
+    #[test]
+    fn names_are_found_in_every_type_that_holds_some() {
+        let ten = [0; 10];
+        for (rrtype, rdata, expected) in [
+            (rrtype::A, b"\xc0\0\x02\x01".to_vec(), vec![]),
+            (rrtype::TXT, b"\x02\x01a".to_vec(), vec![]),
+            (65280, b"\x01a\0".to_vec(), vec![]),
+            (rrtype::CNAME, b"\xc0\0".to_vec(), vec![0]),
+            (rrtype::DNAME, b"\x01a\0".to_vec(), vec![0]),
+            (rrtype::SOA, [&b"\x01a\xc0\0\xc0\0"[..], &ten, &ten].concat(), vec![0, 4]),
+            (rrtype::MX, b"\0\x05\xc0\0".to_vec(), vec![2]),
+            (rrtype::SRV, b"\0\0\0\0\0\0\xc0\0".to_vec(), vec![6]),
+            (rrtype::NAPTR, b"\0\0\0\0\x01S\x01a\0\xc0\0".to_vec(), vec![9]),
+            (rrtype::RRSIG, [&ten[..], &ten[..8], b"\xc0\0signature"].concat(), vec![18]),
+            (rrtype::NSEC, b"\xc0\0\0\x01\x40".to_vec(), vec![0]),
+            (rrtype::SVCB, b"\0\x01\xc0\0parameters".to_vec(), vec![2]),
+            (rrtype::NSAP_PTR, b"\xc0\0".to_vec(), vec![0]),
+            (rrtype::TALINK, b"\xc0\0\xc0\0".to_vec(), vec![0, 2]),
+            (rrtype::LP, b"\0\x0a\xc0\0".to_vec(), vec![2]),
+            (rrtype::DSYNC, b"\0\x3b\x01\0\x35\xc0\0".to_vec(), vec![5]),
+            (rrtype::A6, [&b"\0"[..], &ten, &[0; 6]].concat(), vec![]),
+            (rrtype::A6, [&b"\x40"[..], &[0; 8], b"\xc0\0"].concat(), vec![9]),
+            (rrtype::A6, b"\x80\xc0\0".to_vec(), vec![1]),
+            (rrtype::IPSECKEY, b"\x0a\x01\x02\xc0\0\x02\x01key".to_vec(), vec![]),
+            (rrtype::IPSECKEY, b"\x0a\x03\x02\x01a\0key".to_vec(), vec![3]),
+            (rrtype::AMTRELAY, b"\x0a\x83\x01a\0".to_vec(), vec![2]),
+            (rrtype::AMTRELAY, b"\x0a\x00".to_vec(), vec![]),
+            (rrtype::HIP, b"\x02\x02\0\x03htkey".to_vec(), vec![]),
+            (rrtype::HIP, b"\x02\x02\0\x03htkey\x01a\0\x01b\0".to_vec(), vec![9, 12]),
+        ] {
+            assert_eq!(names(rrtype, &rdata), Ok(expected), "type {rrtype} {rdata:02x?}");
+        }
+    }
+
+    #[test]
+    fn names_that_are_not_whole_are_malformed() {
+        for (rrtype, rdata) in [
+            (rrtype::NS, &b""[..]),
+            (rrtype::NS, b"\xc0"),
+            (rrtype::NS, b"\x01a"),
+            (rrtype::MX, b"\0"),
+            (rrtype::NAPTR, b"\0\0\0\0\x09S"),
+            (rrtype::SOA, b"\xc0\0"),
+            (rrtype::A6, b"\x40\xc0\0"),
+            (rrtype::A6, b""),
+            (rrtype::IPSECKEY, b"\x0a"),
+            (rrtype::HIP, b"\x02\x02\0\x03htke"),
+            (rrtype::HIP, b"\x02\x02\0\x03htkey\x01a\0\x01"),
+        ] {
+            assert_eq!(names(rrtype, rdata), Err(Malformed), "type {rrtype} {rdata:02x?}");
         }
     }
 
