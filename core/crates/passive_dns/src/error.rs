@@ -75,6 +75,12 @@ pub enum SettingError {
     HostBits { given: String, meant: String },
     #[error("{name} = {given}: must be from {least} to {most}")]
     Range { name: &'static str, given: String, least: String, most: String },
+    #[error("local zone \"{given}\": {reason}")]
+    LocalZone { given: String, reason: String },
+    #[error("{given} local zones: {most} at most; leave out those below others, or name a zone above them")]
+    LocalZones { given: usize, most: usize },
+    #[error("regular expression \"{given}\" to exclude names: {reason}")]
+    NameRegex { given: String, reason: String },
     #[error("codec \"{0}\": must be one of none, zlib, zstd")]
     Codec(String),
     #[error(

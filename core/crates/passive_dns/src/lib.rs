@@ -22,6 +22,7 @@ pub mod filter;
 pub mod frame;
 pub mod icmp;
 pub mod limits;
+pub mod local_zones;
 pub mod lru;
 pub mod nmsg;
 pub mod observation;

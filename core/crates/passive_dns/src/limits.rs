@@ -50,6 +50,15 @@ pub const STREAM_IDLE: Duration = Duration::from_secs(30);
 /// 1 s and again after 3 s (RFC 6298 section 2); what has not come by then was lost by the capture.
 pub const STREAM_GAP: Duration = Duration::from_secs(5);
 
+//------------ Names -------------------------------------------------------------------------------------------
+
+/// Local zones of the configuration. At most some 100 octets a label: 10,000 zones of four labels are 4 MB.
+pub const LOCAL_ZONES_MAX: usize = 10_000;
+
+/// The compiled form of the regular expression that excludes names, and the cache in which it runs: together at
+/// most 2 MiB, far above what expressions on names take.
+pub const NAME_REGEX_OCTETS_MAX: usize = 1 << 20;
+
 //------------ Transactions ------------------------------------------------------------------------------------
 
 /// The largest accepted table: each waiting query costs some 140 octets and its name, so about 1 GiB at most.
