@@ -31,6 +31,7 @@ pub mod packet;
 pub mod privacy;
 pub mod recorder;
 pub mod resolvers;
+pub mod responder;
 pub mod scrub;
 pub mod tcp;
 pub mod transaction;
