@@ -331,6 +331,38 @@ async def test_a_reader_that_leaves_frees_its_query(
         await until(lambda: serve.pool.active == 0)
 
 
+async def test_a_reader_that_does_not_read_is_cut_off_and_frees_its_query(
+    store: Engine, content: list[Sample], registry: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sie_hub.serve.api.WRITE_TIMEOUT", 0.3)
+    stream = Connection.stream
+
+    def endless(connection: Connection, sql: str, parameters: Any) -> Iterator[bytes]:
+        block = b"".join(stream(connection, sql, parameters))
+        while True:
+            yield 100 * block
+
+    monkeypatch.setattr(Connection, "stream", endless)
+    async with serving(store, registry) as serve:
+        host, port = serve.url.removeprefix("http://").split(":")
+        with socket.create_connection((host, int(port))) as silent:
+            path = f"{PREFIX}/lookup/rrset/name/www.example?limit=0"
+            silent.sendall(f"GET {path} HTTP/1.1\r\nHost: x\r\nX-Api-Key: {KEY}\r\n\r\n".encode())
+            await until(lambda: serve.count("sie_hub_serve_answers_total", ending="stalled") == 1)
+            await until(lambda: serve.pool.active == 0)
+
+
+async def test_a_slow_reader_gets_everything(
+    store: Engine, content: list[Sample], registry: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A large block is no reason to cut off who reads it in pieces."""
+    monkeypatch.setattr("sie_hub.serve.api.WRITE_OCTETS", 100)
+    async with serving(store, registry) as serve:
+        lines = await serve.lines("/lookup/rrset/name/*.example")
+    assert len(lines) > 10
+    assert lines[-1] == {"cond": "succeeded"}
+
+
 @pytest.mark.parametrize("rows_before", [0, 1])
 async def test_a_failing_database_says_so(
     api: Serve, monkeypatch: pytest.MonkeyPatch, rows_before: int, caplog: pytest.LogCaptureFixture

@@ -10,7 +10,7 @@ import logging
 import time
 import traceback
 from collections.abc import AsyncGenerator, Mapping
-from contextlib import aclosing
+from contextlib import aclosing, asynccontextmanager
 from datetime import UTC, datetime
 from typing import Any, Final
 
@@ -28,6 +28,11 @@ from sie_hub.serve.statements import statement
 
 KEY_HEADER: Final = "X-API-Key"
 NDJSON: Final = "application/x-ndjson"
+WRITE_OCTETS: Final = 64 << 10
+WRITE_TIMEOUT: Final = 30.0
+"""Seconds that a reader has for taking WRITE_OCTETS off the hub's hands: 2 kB a second. One that takes less
+would hold a query, and of those there are few."""
+
 ACCEPTED: Final = frozenset({"*/*", "application/*", NDJSON, "application/json"})
 
 RATE_HEADERS: Final[Mapping[str, str]] = {
@@ -46,6 +51,10 @@ RATE: Final[Mapping[str, Any]] = {
 }
 
 _log = logging.getLogger(__name__)
+
+
+class _Stalled(ConnectionError):
+    """The reader does not read."""
 
 
 class _Tally:
@@ -86,6 +95,9 @@ class Api:
             self._metrics.store_failures.labels("query").inc()
             log.event(_log, logging.ERROR, "a query failed in the database", problem=_kind_of(error))
             return _refusal(500, "the database failed; the operator's log says more")
+        except _Stalled:
+            tally.ending = "stalled"
+            raise
         except (ConnectionError, asyncio.CancelledError):
             tally.ending = "abandoned"
             raise
@@ -140,10 +152,11 @@ class Api:
             # Whatever is refused is refused before the first piece, while the status can still say so.
             piece = await anext(pieces)
             await response.prepare(request)
-            await response.write(piece)
+            await _write(request, response, piece)
             async for piece in pieces:
-                await response.write(piece)
-        await response.write_eof()
+                await _write(request, response, piece)
+        async with _reading(request):
+            await response.write_eof()
         return response
 
     async def _lines(self, reader: str, question: Question, tally: _Tally) -> AsyncGenerator[bytes]:
@@ -191,6 +204,25 @@ class Api:
                 ending=tally.ending,
                 seconds=f"{seconds:.3f}",
             )
+
+
+async def _write(request: web.BaseRequest, response: web.StreamResponse, piece: bytes) -> None:
+    """Write as fast as the reader reads. Raises ConnectionError when it leaves or does not read."""
+    for start in range(0, len(piece), WRITE_OCTETS):
+        async with _reading(request):
+            await response.write(piece[start : start + WRITE_OCTETS])
+
+
+@asynccontextmanager
+async def _reading(request: web.BaseRequest) -> AsyncGenerator[None]:
+    """Cuts the connection of a reader that takes WRITE_TIMEOUT for what is written inside."""
+    try:
+        async with asyncio.timeout(WRITE_TIMEOUT):
+            yield
+    except TimeoutError:
+        if request.transport is not None:
+            request.transport.abort()
+        raise _Stalled from None
 
 
 def _check_form(request: web.BaseRequest) -> None:

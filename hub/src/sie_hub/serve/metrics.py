@@ -16,8 +16,9 @@ read."""
 
 TABLES: Final = ("rrset", "rdata")
 
-ENDINGS: Final = ("succeeded", "limited", "failed", "abandoned")
-"""How answers end: whole; cut by the limit; by a failure of the database; by the reader leaving."""
+ENDINGS: Final = ("succeeded", "limited", "failed", "abandoned", "stalled")
+"""How answers end: whole; cut by the limit; by a failure of the database; by the reader leaving; by the
+reader not reading."""
 
 FAILURES: Final = ("writing", "query")
 
