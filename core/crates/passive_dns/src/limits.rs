@@ -72,6 +72,16 @@ pub const PENDING_OCTETS_MAX: usize = 64 << 20;
 /// repeats a query a handful of times; the bound keeps forged floods of one id from costing quadratic time.
 pub const PAIRING_WALK_MAX: usize = 256;
 
+//------------ dnstap ------------------------------------------------------------------------------------------
+
+/// A data frame. A dnstap message carries two DNS messages of 65,535 octets at most, names of 255 and the sender's
+/// own words: twice that is beyond anything in use, and what other receivers take.
+pub const DATA_FRAME_OCTETS_MAX: usize = 1 << 18;
+
+/// A control frame and the content type in it, as the reference implementation of Frame Streams bounds them.
+pub const CONTROL_FRAME_OCTETS_MAX: usize = 512;
+pub const CONTENT_TYPE_OCTETS_MAX: usize = 256;
+
 //------------ Containers --------------------------------------------------------------------------------------
 
 /// What readers of NMSG files accept for one container (nmsg's file buffer).

@@ -6,7 +6,7 @@
 mod codec;
 pub mod dnsdedupe;
 pub mod dnsqr;
-mod protobuf;
+pub(crate) mod protobuf;
 mod reader;
 mod writer;
 
