@@ -189,7 +189,7 @@ def test_a_truncated_file_gives_what_it_had_and_a_warning(traffic: Traffic, tmp_
     assert done.returncode == 0
     report = json.loads(done.stdout)
     assert 0 < report["packets"]["seen"] < traffic.packets
-    assert report["warning"].startswith("truncated: ")
+    assert report["warning"].startswith("truncated after ")
     assert done.stderr == f"sie-agent: warning: {report['warning']}\n"
 
 

@@ -43,17 +43,18 @@ class WindowFullError(NativeError):
 
 @final
 class PcapSource:
-    """Frames from a classic pcap file (either byte order, microseconds or nanoseconds).
+    """Frames from a pcap or pcapng file, plain or compressed by gzip, zstd or xz, as its first octets say.
 
-    Raises CaptureError if the file cannot be opened or read, FormatError if it is not a classic pcap
-    file.
+    pcap of either byte order, in microseconds or nanoseconds; pcapng of any number of sections and
+    interfaces. Decompression streams: a file takes at most 128 MiB of window, whatever it inflates to.
+    Raises CaptureError if the file cannot be opened or read, FormatError if it is none of these.
     """
 
     def __new__(cls, path: str) -> PcapSource:
         """Open ``path``; "-" is standard input."""
     @property
     def warning(self) -> str | None:
-        """Why reading ended before the end of the file, once it has: truncated, or corrupt."""
+        """Why reading ended before the end of the file, once it has: truncated, corrupt or damaged."""
 
 @final
 class LiveSource:

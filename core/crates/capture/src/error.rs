@@ -9,7 +9,7 @@ use thiserror::Error;
 pub enum CaptureError {
     #[error("{path}: {error}")]
     File { path: String, error: io::Error },
-    #[error("{path}: not a pcap file: {reason}")]
+    #[error("{path}: neither pcap nor pcapng, plain or compressed by gzip, zstd or xz: {reason}")]
     NotPcap { path: String, reason: String },
     #[error("interface {interface}: there is none of this name; `ip link` lists those that there are")]
     NoInterface { interface: String },

@@ -15,6 +15,10 @@ impl Timestamp {
         Timestamp(seconds as u64 * NANOSECONDS + nanoseconds as u64)
     }
 
+    pub const fn from_nanoseconds(since_epoch: u64) -> Self {
+        Timestamp(since_epoch)
+    }
+
     /// Times before 1970 become 1970, times after 2554 become 2554.
     pub fn from_unix(since_epoch: Duration) -> Self {
         Timestamp(u64::try_from(since_epoch.as_nanos()).unwrap_or(u64::MAX))
