@@ -101,7 +101,7 @@ def test_a_release_installs_without_network_and_pip(release: Path, tmp_path: Pat
     said = subprocess.run(
         [*alone, home / "bin" / program, "--version"], check=True, capture_output=True, text=True
     )
-    assert said.stdout.strip() == f"{program} {manifest_of(release)['version']}"
+    assert said.stdout.split()[:2] == [program, manifest_of(release)["version"]]
     checked = subprocess.run(
         [*alone, home / "bin" / program, "check-config", tmp_path / "absent.yml"],
         check=False,
