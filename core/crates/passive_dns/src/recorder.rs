@@ -144,7 +144,7 @@ impl Recorder {
             filter: Filter::new(resolvers, settings.admit_recursion_desired),
             table: Table::new(settings.table_max, settings.query_timeout),
             output: Output {
-                writer: Writer::new(settings.codec, settings.container_octets, settings.envelope),
+                writer: Writer::new(settings.codec, settings.container_octets, settings.envelope).by_length(),
                 flush_interval: settings.flush_interval,
                 clear_resolver_address: settings.clear_resolver_address,
                 opened: Timestamp::default(),

@@ -59,6 +59,10 @@ impl Encoder {
         }
     }
 
+    pub fn compresses(&self) -> bool {
+        !matches!(self, Encoder::None)
+    }
+
     /// Encodes a container. `plain` has room for the header, in front of the serialized `Nmsg`.
     pub fn encode(&mut self, plain: &mut [u8]) -> Vec<u8> {
         match self {

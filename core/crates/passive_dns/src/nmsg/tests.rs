@@ -56,7 +56,7 @@ fn the_format_to_the_octet() {
     assert_eq!(expected.len(), 50);
     assert_eq!(sealed(Codec::None, &[b"123456789"]), expected);
     let zlib = sealed(Codec::Zlib, &[b"123456789"]);
-    assert_eq!((&zlib[..6], &zlib[10..16]), (&b"NMSG\x01\x02"[..], &b"\x00\x00\x00\x28\x78\x9c"[..]));
+    assert_eq!((&zlib[..6], &zlib[10..15]), (&b"NMSG\x01\x02"[..], &b"\x00\x00\x00\x28\x78"[..]));
     let zstd = sealed(Codec::Zstd, &[b"123456789"]);
     assert_eq!(inflate_zstd(&zstd, LIMIT), Ok((expected, zstd.len())));
 }
@@ -70,6 +70,30 @@ fn containers_of_all_codecs_in_one_file() {
     let contents: Vec<Vec<u8>> = messages(&file).unwrap().into_iter().map(|(message, _)| message).collect();
     assert_eq!(contents, [&b"one"[..], b"two"].repeat(5));
     assert_eq!(messages(b""), Ok(Vec::new()));
+}
+
+#[test]
+fn compressed_containers_hold_their_payloads_by_length() {
+    let arrived: [&[u8]; 6] = [b"three", b"of", b"seven", b"is", b"a", b"one"];
+    for (codec, expected) in [
+        (Codec::None, arrived),
+        (Codec::Zlib, [b"a", b"of", b"is", b"one", b"three", b"seven"]),
+        (Codec::Zstd, [b"a", b"of", b"is", b"one", b"three", b"seven"]),
+    ] {
+        let mut writer = Writer::new(codec, LIMIT, Envelope::default()).by_length();
+        // A writer that has sealed a container before has forgotten it.
+        for _ in 0..2 {
+            for (second, message) in (5..).zip(arrived) {
+                assert_eq!(writer.push(Timestamp::new(second, 0), &Raw(message.to_vec())), None);
+            }
+            let container = writer.seal().unwrap();
+            assert_eq!((container.first, container.last), (Timestamp::new(5, 0), Timestamp::new(10, 0)));
+            assert_eq!(container.payloads, 6);
+            let intact: Vec<(Vec<u8>, bool)> =
+                expected.iter().map(|message| (message.to_vec(), true)).collect();
+            assert_eq!(messages(&container.octets), Ok(intact), "{codec:?}");
+        }
+    }
 }
 
 #[test]

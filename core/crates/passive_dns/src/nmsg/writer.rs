@@ -39,14 +39,23 @@ pub struct Container {
     pub last: Timestamp,
 }
 
+/// A payload in the container in progress: where it begins, with its key and length, and the CRC of its message.
+struct Written {
+    start: usize,
+    crc: u32,
+}
+
 /// Collects messages until they fill a container.
 pub struct Writer {
     limit: usize,
     envelope: Envelope,
     encoder: Encoder,
+    by_length: bool,
     /// Room for the header, and the payloads so far.
     plain: Vec<u8>,
-    crcs: Vec<u32>,
+    payloads: Vec<Written>,
+    /// The container as it is sealed, if its payloads change places.
+    ordered: Vec<u8>,
     first: Timestamp,
     last: Timestamp,
 }
@@ -60,16 +69,26 @@ impl Writer {
             limit,
             envelope,
             encoder: Encoder::new(codec),
+            by_length: false,
             plain,
-            crcs: Vec::new(),
+            payloads: Vec::new(),
+            ordered: Vec::new(),
             first: Timestamp::default(),
             last: Timestamp::default(),
         }
     }
 
+    /// Has compressed containers hold their payloads by length, and those of one length in the order in which
+    /// they came. Payloads of one length have the same lengths in their headers and the same fields at the same
+    /// distances, so that a compressor finds far more to repeat. Plain containers keep the order.
+    pub fn by_length(mut self) -> Self {
+        self.by_length = self.encoder.compresses();
+        self
+    }
+
     /// How many payloads wait to be sealed.
     pub fn payloads(&self) -> usize {
-        self.crcs.len()
+        self.payloads.len()
     }
 
     /// Adds a message; gives the container before it if that has no room for it.
@@ -83,36 +102,61 @@ impl Writer {
         let payload_octets =
             length(|sink| head.before(sink)) + head.message_octets + length(|sink| head.behind(sink));
 
-        let crcs = CRC_OCTETS_MAX * (self.crcs.len() + 1);
+        let crcs = CRC_OCTETS_MAX * (self.payloads.len() + 1);
         let full = self.plain.len() + PAYLOAD_HEAD_OCTETS_MAX + payload_octets + crcs > self.limit;
         let sealed = if full { self.seal() } else { None };
 
-        if self.crcs.is_empty() {
+        if self.payloads.is_empty() {
             (self.first, self.last) = (time, time);
         }
         self.first = self.first.min(time);
         self.last = self.last.max(time);
+        let start = self.plain.len();
         self.plain.length(container::PAYLOADS, payload_octets);
         head.before(&mut self.plain);
-        let start = self.plain.len();
+        let begin = self.plain.len();
         message.write(&mut self.plain);
-        self.crcs.push(payload_crc(&self.plain[start..]));
+        self.payloads.push(Written { start, crc: payload_crc(&self.plain[begin..]) });
         head.behind(&mut self.plain);
         sealed
     }
 
     /// Seals what there is; None if there is nothing.
     pub fn seal(&mut self) -> Option<Container> {
-        let payloads = u32::try_from(self.crcs.len()).expect("payloads are bounded by the container's limit");
+        let payloads =
+            u32::try_from(self.payloads.len()).expect("payloads are bounded by the container's limit");
         if payloads == 0 {
             return None;
         }
-        for crc in self.crcs.drain(..) {
-            self.plain.uint(container::PAYLOAD_CRCS, u64::from(crc));
+        if self.by_length {
+            self.order();
+        }
+        for payload in self.payloads.drain(..) {
+            self.plain.uint(container::PAYLOAD_CRCS, u64::from(payload.crc));
         }
         let octets = self.encoder.encode(&mut self.plain);
         self.plain.truncate(HEADER_OCTETS);
         Some(Container { octets, payloads, first: self.first, last: self.last })
+    }
+
+    /// Puts the payloads into the order of their lengths.
+    fn order(&mut self) {
+        let ends = self.payloads.iter().skip(1).map(|next| next.start).chain([self.plain.len()]);
+        let mut places: Vec<(usize, usize, u32)> = self
+            .payloads
+            .iter()
+            .zip(ends)
+            .map(|(payload, end)| (end - payload.start, payload.start, payload.crc))
+            .collect();
+        places.sort_unstable();
+        self.ordered.clear();
+        self.ordered.extend_from_slice(&self.plain[..HEADER_OCTETS]);
+        self.payloads.clear();
+        for (octets, start, crc) in places {
+            self.payloads.push(Written { start: self.ordered.len(), crc });
+            self.ordered.extend_from_slice(&self.plain[start..start + octets]);
+        }
+        std::mem::swap(&mut self.plain, &mut self.ordered);
     }
 }
 
