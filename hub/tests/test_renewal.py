@@ -117,11 +117,12 @@ def test_a_certificate_is_renewed(hub: Enrol, new: bool) -> None:
 class Agent:
     """A sensor with its files, and `sie-agent` run on them."""
 
-    def __init__(self, directory: Path, hub: Enrol, sensor: str, held: Held) -> None:
+    def __init__(self, directory: Path, hub: Enrol, sensor: str, held: Held | None = None) -> None:
         self.identity = directory / "identity"
-        self.identity.mkdir(mode=0o700)
-        shutil.copy(held.certificate, self.identity / "certificate.pem")
-        shutil.copy(held.key, self.identity / "key.pem")
+        if held is not None:
+            self.identity.mkdir(mode=0o700)
+            shutil.copy(held.certificate, self.identity / "certificate.pem")
+            shutil.copy(held.key, self.identity / "key.pem")
         self.config = directory / "agent.yml"
         self.config.write_text(
             yaml.safe_dump(
@@ -219,6 +220,57 @@ def test_an_agent_that_is_refused_says_so_and_keeps_what_it_has(hub: Enrol, tmp_
     assert "enrol again" in status["identity"]["last_error"]
     assert (status["identity"]["refused"], agent.serial) == (1, too_late.serial)
     assert "PRIVATE" not in log.read_text()
+
+
+def test_a_request_is_carried_by_hand(hub: Enrol, tmp_path: Path) -> None:
+    """For estates that let no host ask: neither side opens a connection, and no key moves."""
+    agent = Agent(tmp_path, hub, "ns13")
+    request = tmp_path / "ns13.csr"
+    request.write_text(agent.run("identity", "csr").stdout)
+    assert agent.run("identity", "csr").stdout == request.read_text()  # the same key waits
+    assert "PRIVATE" not in request.read_text()
+    authority = tmp_path / "ca"
+    authority.mkdir()
+    shutil.copy(hub.pki.ca_held.certificate, authority / "ca.pem")
+    shutil.copy(hub.pki.ca_held.key, authority / "ca.key")
+    who = ("--participant", "isp_a", "--sensor", "ns13")
+    signed = hub.run("ca", "sign", "--ca-directory", str(authority), *who, str(request))
+    assert signed.returncode == 0, signed.stderr
+    said = json.loads(signed.stdout)
+    carried = tmp_path / "ns13.pem"
+    carried.write_text(said["certificate"])
+    done = agent.run("identity", "install", str(carried), "--json")
+    assert done.returncode == 0, done.stderr
+    shown = json.loads(done.stdout)
+    assert (shown["changed"], shown["state"], shown["serial"]) == (True, "valid", said["serial"])
+    assert shown["fingerprint"] == said["fingerprint"]
+    again = json.loads(agent.run("identity", "install", str(carried), "--json").stdout)
+    assert again["changed"] is False
+    assert sorted(path.name for path in agent.identity.iterdir()) == ["certificate.pem", "key.pem"]
+
+
+def test_a_certificate_for_another_key_or_name_is_not_installed(hub: Enrol, tmp_path: Path) -> None:
+    agent = Agent(tmp_path, hub, "ns14")
+    request = tmp_path / "ns14.csr"
+    request.write_text(agent.run("identity", "csr").stdout)
+    other = agent.run("identity", "install", str(hub.pki.sensor(sensor="ns14").certificate))
+    assert other.returncode == 2
+    assert "holds no certificate for this sensor's key" in other.stderr
+    authority = tmp_path / "ca"
+    authority.mkdir()
+    shutil.copy(hub.pki.ca_held.certificate, authority / "ca.pem")
+    shutil.copy(hub.pki.ca_held.key, authority / "ca.key")
+    who = ("--participant", "isp_a", "--sensor", "ns15")
+    signed = json.loads(hub.run("ca", "sign", "--ca-directory", str(authority), *who, str(request)).stdout)
+    carried = tmp_path / "ns15.pem"
+    carried.write_text(signed["certificate"])
+    wrong = agent.run("identity", "install", str(carried))
+    assert wrong.returncode == 2
+    assert "the certificate is that of isp_a/ns15, this sensor is isp_a/ns14" in wrong.stderr
+    nonsense = tmp_path / "nonsense"
+    nonsense.write_text("nonsense")
+    refused = hub.run("ca", "sign", "--ca-directory", str(authority), *who, str(nonsense))
+    assert (refused.returncode, "no certificate request in PEM" in refused.stderr) == (1, True)
 
 
 def test_the_request_cannot_ask_for_another_sensor(hub: Enrol) -> None:

@@ -1,4 +1,5 @@
-"""`sie-agent identity enrol`, `renew` and `show`: how this sensor gets a certificate, and the next one.
+"""`sie-agent identity enrol`, `renew`, `csr`, `install` and `show`: how this sensor gets a certificate, and
+the next one.
 
 The key is made here and stays here. What leaves is a request that proves possession of it, and the token
 that the exchange's operator has given for this sensor, or the certificate that is to be renewed; what comes
@@ -87,6 +88,44 @@ def renew(config: AgentConfig, *, clock: Clock, random: Random) -> Enrolment:
     return Enrolment(True, files.standing(wanted, config.ca, clock()))
 
 
+def request(config: AgentConfig, *, random: Random) -> bytes:
+    """A certificate request (PEM) for the key that waits for one, made now if none does.
+
+    It holds no secret: people may carry it to the hub's operator in any way. Raises IdentityFilesError.
+    """
+    wanted = Identity(config.exchange, config.participant, config.sensor)
+    files = IdentityFiles(config.identity_directory)
+    files.settle()
+    return identity.request_to_pem(identity.make_request(files.pending_key(random), wanted))
+
+
+def install(config: AgentConfig, path: Path, *, clock: Clock) -> Enrolment:
+    """Put a certificate that people have carried here in place, unless it is there already.
+
+    Raises IdentityFilesError and UsageError.
+    """
+    wanted = Identity(config.exchange, config.participant, config.sensor)
+    files = IdentityFiles(config.identity_directory)
+    files.settle()
+    authorities = load_authorities(config.ca)
+    before = files.lifetime()
+    for certificate in load_authorities(path):
+        if before is not None and identity.serial_text(certificate) == before.serial:
+            return Enrolment(False, files.standing(wanted, config.ca, clock()))
+        if not files.has_key_of(certificate):
+            continue
+        try:
+            check_own(certificate, wanted, authorities, clock())
+        except IdentityRefused as refused:
+            raise UsageError(f"{path}: this certificate is not for us: {refused}") from None
+        files.install(certificate)
+        return Enrolment(True, files.standing(wanted, config.ca, clock()))
+    raise UsageError(
+        f"{path}: holds no certificate for this sensor's key: let the operator sign what"
+        " `sie-agent identity csr` prints here"
+    )
+
+
 def _install(
     files: IdentityFiles,
     wanted: Identity,
@@ -144,9 +183,17 @@ def configure(_command: str, parser: argparse.ArgumentParser) -> None:
         "takes this one up within seconds",
     )
     renewing.set_defaults(run=_renew)
+    requesting = verbs.add_parser(
+        "csr",
+        help="print a certificate request, for people to carry to the hub's operator; it holds no secret",
+    )
+    requesting.set_defaults(run=_csr)
+    installing = verbs.add_parser("install", help="put a certificate that people have carried here in place")
+    installing.add_argument("file", type=Path, metavar="FILE", help="the certificate that came back, in PEM")
+    installing.set_defaults(run=_install_file)
     showing = verbs.add_parser("show", help="show this sensor's key fingerprint and certificate")
     showing.set_defaults(run=_show)
-    for verb in (enrolling, renewing, showing):
+    for verb in (enrolling, renewing, requesting, installing, showing):
         add_config_argument(verb)
         verb.add_argument("--json", action="store_true", help="print one JSON object")
 
@@ -175,6 +222,27 @@ def _renew(arguments: argparse.Namespace) -> int:
         print(json.dumps({"changed": done.changed, **_public(config, done.standing)}))
         return EXIT_OK
     print("renewed", file=sys.stderr)
+    _print(config, done.standing)
+    return EXIT_OK
+
+
+def _csr(arguments: argparse.Namespace) -> int:
+    config = load_config(arguments.config)
+    pem = request(config, random=os.urandom).decode()
+    if arguments.json:
+        print(json.dumps({"participant": config.participant, "sensor": config.sensor, "request": pem}))
+    else:
+        print(pem, end="")
+    return EXIT_OK
+
+
+def _install_file(arguments: argparse.Namespace) -> int:
+    config = load_config(arguments.config)
+    done = install(config, arguments.file, clock=_utc_now)
+    if arguments.json:
+        print(json.dumps({"changed": done.changed, **_public(config, done.standing)}))
+        return EXIT_OK
+    print("installed" if done.changed else "installed already, nothing changed", file=sys.stderr)
     _print(config, done.standing)
     return EXIT_OK
 

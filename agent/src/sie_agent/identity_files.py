@@ -96,6 +96,18 @@ class IdentityFiles:
             raise _failed(error, self.directory) from None
         return key
 
+    def has_key_of(self, certificate: x509.Certificate) -> bool:
+        """Whether a certificate is for the key that waits or for the one in place.
+
+        Raises IdentityFilesError.
+        """
+        try:
+            return any(
+                path.exists() and fits(certificate, _key(path)) for path in (self._pending_key, self.key)
+            )
+        except OSError as error:
+            raise _failed(error, self.directory) from None
+
     def install(self, certificate: x509.Certificate) -> None:
         """Put the waiting key and its certificate in the place of the old ones. Raises IdentityFilesError."""
         try:

@@ -183,6 +183,19 @@ def make_request(key: PrivateKey, identity: Identity) -> bytes:
     return request.sign(key, _hash_for(key)).public_bytes(Encoding.DER)
 
 
+def request_to_pem(der: bytes) -> bytes:
+    """A certificate request as text, for people to carry."""
+    return x509.load_der_x509_csr(der).public_bytes(Encoding.PEM)
+
+
+def request_from_pem(pem: bytes) -> bytes:
+    """The certificate request in a text, in DER. Raises RequestRefused."""
+    try:
+        return x509.load_pem_x509_csr(pem).public_bytes(Encoding.DER)
+    except _UNREADABLE:
+        raise RequestRefused("this is no certificate request in PEM") from None
+
+
 def key_from_request(der: bytes) -> PublicKey:
     """The public key of a certificate request, once its signature has proved possession of the private one.
 

@@ -18,7 +18,7 @@ from cryptography import x509
 from sie_core import identity
 from sie_core.errors import IdentityError, SieError
 from sie_core.files import replace_file
-from sie_core.identity import Address, KeyKind, PrivateKey, Random
+from sie_core.identity import Address, Identity, KeyKind, PrivateKey, Random
 
 PUBLIC_MODE: Final = 0o644
 SECRET_MODE: Final = 0o600
@@ -111,6 +111,29 @@ def make_server_certificate(
         replace_file(key_file, identity.private_key_to_pem(key), mode=SECRET_MODE)
         replace_file(certificate_file, identity.certificate_to_pem(certificate), mode=PUBLIC_MODE)
     return Made(True, certificate_file, key_file, certificate)
+
+
+def sign_request(
+    ca_directory: Path,
+    participant: str,
+    sensor: str,
+    request: bytes,
+    *,
+    now: datetime,
+    random: Random,
+    days: int,
+) -> x509.Certificate:
+    """A certificate for the key of a request (PEM), as the sensor that the caller names.
+
+    Raises AuthorityError and RequestRefused.
+    """
+    ca, ca_key = load_ca(ca_directory / "ca.pem", ca_directory / "ca.key")
+    exchange = identity.ca_exchange(ca)
+    if exchange is None:
+        raise AuthorityError(f"{ca_directory / 'ca.pem'}: this is the CA of no exchange")
+    key = identity.key_from_request(identity.request_from_pem(request))
+    who = Identity(exchange, participant, sensor)
+    return identity.issue_sensor_certificate(key, who, ca, ca_key, now=now, random=random, days=days)
 
 
 def load_ca(certificate_file: Path, key_file: Path) -> tuple[x509.Certificate, PrivateKey]:

@@ -11,13 +11,14 @@ from datetime import UTC, datetime, timedelta
 from ipaddress import ip_address
 from pathlib import Path
 
+from sie_core import identity, limits
 from sie_core.errors import SieError
 from sie_core.files import acting_as_owner
 from sie_core.identity import KeyKind
 from sie_core.settings import Config, ConfigError
 from sie_hub.cli import EXIT_FAILURE, EXIT_OK, add_config_argument
 from sie_hub.config import EXCHANGE_NAME, load_config
-from sie_hub.enrol.authority import init_ca, make_server_certificate
+from sie_hub.enrol.authority import init_ca, make_server_certificate, sign_request
 from sie_hub.enrol.renewals import RenewalStore
 from sie_hub.enrol.tokens import DEFAULT_LIFETIME, MAX_LIFETIME, Token, TokenStore
 from sie_hub.enrol.unit import run_enrol
@@ -89,6 +90,32 @@ def _configure_ca(parser: argparse.ArgumentParser) -> None:
         "--address", type=ip_address, action="append", default=[], metavar="IP", help="an address; repeatable"
     )
     server.set_defaults(run=_speaking(_ca_server_certificate))
+    sign = verbs.add_parser(
+        "sign",
+        help="sign the certificate request of a sensor that cannot ask by itself; of the request only the key"
+        " is used",
+    )
+    sign.add_argument(
+        "--ca-directory", type=Path, required=True, metavar="DIR", help="where ca.pem and ca.key are"
+    )
+    sign.add_argument("--participant", type=_participant, required=True, metavar="NAME")
+    sign.add_argument("--sensor", type=_sensor, required=True, metavar="NAME")
+    sign.add_argument(
+        "--days",
+        type=int,
+        choices=range(1, 399),
+        default=limits.SENSOR_CERTIFICATE_DAYS,
+        metavar="DAYS",
+        help=f"how long the certificate lives (default: {limits.SENSOR_CERTIFICATE_DAYS})",
+    )
+    sign.add_argument(
+        "request",
+        type=Path,
+        metavar="FILE",
+        help="what `sie-agent identity csr` printed; - is standard input",
+    )
+    sign.epilog = "Prints one JSON object: the certificate in PEM, its serial number, the key's fingerprint."
+    sign.set_defaults(run=_speaking(_ca_sign))
     for verb in (init, server):
         verb.add_argument("--check", action="store_true", help="say what would change, and change nothing")
         verb.epilog = "Prints one JSON object: changed, the files, and what the certificate says."
@@ -172,6 +199,32 @@ def _ca_server_certificate(arguments: argparse.Namespace) -> int:
         check=arguments.check,
     )
     print(json.dumps(made.public()))
+    return EXIT_OK
+
+
+def _ca_sign(arguments: argparse.Namespace) -> int:
+    text = sys.stdin.buffer.read() if str(arguments.request) == "-" else arguments.request.read_bytes()
+    certificate = sign_request(
+        arguments.ca_directory,
+        arguments.participant,
+        arguments.sensor,
+        text,
+        now=datetime.now(UTC),
+        random=os.urandom,
+        days=arguments.days,
+    )
+    print(
+        json.dumps(
+            {
+                "participant": arguments.participant,
+                "sensor": arguments.sensor,
+                "serial": identity.serial_text(certificate),
+                "not_after": certificate.not_valid_after_utc.isoformat(),
+                "fingerprint": identity.fingerprint(identity.public_key_of(certificate)),
+                "certificate": identity.certificate_to_pem(certificate).decode(),
+            }
+        )
+    )
     return EXIT_OK
 
 
