@@ -65,6 +65,10 @@ demo: develop ## hub, message server and one sensor on loopback, from a generate
 	@$(BIN)/python -m tests.traffic $(CACHE)/demo/upstream.pcap --transactions 5000 --seed 1
 	@$(BIN)/sie-hub demo --pcap $(CACHE)/demo/upstream.pcap --resolver 192.0.2.53 --resolver 2001:db8::53 --agent $(BIN)/sie-agent
 
+.PHONY: man
+man: develop ## the manual pages sie-agent(1) and agent.yml(5), under dist/man
+	@$(BIN)/python -m sie_agent.manual dist/man
+
 .PHONY: bundle
 bundle: develop ## the releases that roles install, offline, under $(CACHE)
 	@$(BIN)/python molecule/release/build.py

@@ -11,7 +11,7 @@ which adds its arguments and sets `run`, a function from the parsed arguments to
 import argparse
 import importlib
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -24,7 +24,13 @@ EXIT_OK: Final = 0
 EXIT_FAILURE: Final = 1
 EXIT_USAGE: Final = 2
 
-EXIT_CODES: Final = "exit codes: 0 done; 1 failed while running; 2 wrong usage or wrong configuration"
+EXIT_CODES: Final = {
+    EXIT_OK: "done",
+    EXIT_FAILURE: "failed while running",
+    EXIT_USAGE: "wrong usage or wrong configuration",
+}
+
+_EXIT_LINE: Final = f"exit codes: {'; '.join(f'{code} {words}' for code, words in EXIT_CODES.items())}"
 
 DEFAULT_CONFIG: Final = Path("/etc/sie-agent/agent.yml")
 
@@ -70,13 +76,20 @@ COMMANDS: Final[dict[str, Command]] = {
         "obtain and show this sensor's key and certificate",
         "  sie-agent identity enrol --token-file /root/token\n  sie-agent identity show",
     ),
+    "completion": Command(
+        "sie_agent.completion",
+        "print what makes a shell complete this command line",
+        "  sie-agent completion bash > /etc/bash_completion.d/sie-agent\n"
+        "  source <(sie-agent completion zsh)\n"
+        "  sie-agent completion fish > ~/.config/fish/completions/sie-agent.fish",
+    ),
 }
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command. Returns its exit code; argparse exits by itself with 2 on wrong usage."""
     arguments = sys.argv[1:] if argv is None else list(argv)
-    parsed = _parser(asked=_first_word(arguments)).parse_args(arguments)
+    parsed = parser_of(_first_word(arguments)).parse_args(arguments)
     run: Run = parsed.run
     try:
         return run(parsed)
@@ -101,16 +114,17 @@ def add_config_argument(parser: "argparse._ActionsContainer", default: Path | No
     )
 
 
-def _first_word(arguments: Sequence[str]) -> str | None:
-    return next((argument for argument in arguments if not argument.startswith("-")), None)
+def _first_word(arguments: Sequence[str]) -> list[str]:
+    return [argument for argument in arguments if not argument.startswith("-")][:1]
 
 
-def _parser(asked: str | None) -> argparse.ArgumentParser:
+def parser_of(asked: Collection[str]) -> argparse.ArgumentParser:
+    """The parser; only the commands that are asked for are loaded and have their arguments."""
     parser = argparse.ArgumentParser(
         prog="sie-agent",
         description="The program on a sensor of a passive-DNS exchange: it records what a resolver asks\n"
         "authoritative servers on a cache miss, and nothing else, and sends it to the hub.",
-        epilog=f"`sie-agent COMMAND --help` explains a command and gives examples.\n\n{EXIT_CODES}",
+        epilog=f"`sie-agent COMMAND --help` explains a command and gives examples.\n\n{_EXIT_LINE}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--version", action="version", version=f"sie-agent {__version__} (build {BUILD})")
@@ -120,10 +134,10 @@ def _parser(asked: str | None) -> argparse.ArgumentParser:
             name,
             help=command.help,
             description=f"{command.help[0].upper()}{command.help[1:]}.",
-            epilog=f"examples:\n{command.examples}\n\n{EXIT_CODES}",
+            epilog=f"examples:\n{command.examples}\n\n{_EXIT_LINE}",
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )
-        if name == asked:
+        if name in asked:
             importlib.import_module(command.module).configure(name, child)
     return parser
 
