@@ -65,6 +65,7 @@ def config_file(tmp_path: Path, authority: Authority) -> Callable[..., Path]:
         interface: str = "lo",
         metrics_port: int = 0,
         spool: Path | None = None,
+        more: str = "",
     ) -> Path:
         file = tmp_path / "agent.yml"
         file.write_text(
@@ -79,6 +80,7 @@ spool: {{directory: {spool or tmp_path / "spool"}}}
 uplink: {{hubs: ["{hub}"], ca: {authority.ca}, window: 4, retry_min: 100ms, retry_max: 1}}
 identity: {{directory: {certificate.parent}}}
 metrics: {{listen: "127.0.0.1:{metrics_port}"}}
+{more}
 """
         )
         return file

@@ -9,9 +9,11 @@ import pty
 import re
 import shutil
 import signal
+import struct
 import subprocess
 import sys
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -132,6 +134,51 @@ def test_a_full_disk_is_one_sentence(traffic: Traffic) -> None:
     )
 
 
+def test_a_pace_that_is_asked_for_is_kept(traffic: Traffic) -> None:
+    whole = replay_json(traffic)
+    frames = list(records(traffic.pcap.read_bytes()))
+    last = frames[-1][0] - frames[0][0]
+    begun = time.monotonic()
+    paced = replay_json(traffic, "--speed", f"{last / 0.5:.3f}")
+    assert time.monotonic() - begun >= 0.5
+    assert {**paced, "containers": 0, "octets": 0} == {**whole, "containers": 0, "octets": 0}
+
+
+def records(data: bytes) -> Iterator[tuple[float, bytes]]:
+    """The packets of a little-endian pcap file in microseconds, with their times."""
+    offset = 24
+    while offset < len(data):
+        seconds, fraction, length, _ = struct.unpack_from("<IIII", data, offset)
+        yield seconds + fraction / 1e6, data[offset + 16 : offset + 16 + length]
+        offset += 16 + length
+
+
+def test_a_clock_that_jumps_either_way_loses_nothing(traffic: Traffic, tmp_path: Path) -> None:
+    data = traffic.pcap.read_bytes()
+    packets = list(records(data))
+    thirds = len(packets) // 3
+    jumping = tmp_path / "jumping.pcap"
+    with jumping.open("wb") as file:
+        file.write(data[:24])
+        for number, (when, packet) in enumerate(packets):
+            jump = (0, 10, -10)[min(number // thirds, 2)] * 365 * 86400
+            seconds = int(when) + jump
+            file.write(struct.pack("<IIII", seconds, int(when % 1 * 1e6), len(packet), len(packet)) + packet)
+    resolvers = [word for address in traffic.resolvers for word in ("--resolver", address)]
+    done = program("replay", jumping, *resolvers, "--write", tmp_path / "out", "--json")
+    assert done.returncode == 0, done.stderr
+    report = json.loads(done.stdout)
+    assert_equations(report)
+    assert report["packets"]["seen"] == traffic.packets
+    steady = replay_json(traffic)["transactions"]
+    # What waited when the clock jumped is given up at once; everything else finds its other half.
+    split = report["transactions"]["unsolicited_response"] - steady["unsolicited_response"]
+    assert split == steady["query_response"] - report["transactions"]["query_response"]
+    assert 0 <= split < 40
+    messages = decode((tmp_path / "out.nmsg.zst").read_bytes(), limit=1 << 26)
+    assert len(messages) == report["transactions"]["total"]
+
+
 def test_stamps_are_the_payloads(traffic: Traffic, tmp_path: Path) -> None:
     replay_json(
         traffic, "--write", tmp_path / "x", "--source", "0xa1ba02cf", "--operator", "1", "--group", "7"
@@ -244,6 +291,20 @@ def test_a_replay_to_a_file_loads_neither_tls_nor_http(traffic: Traffic) -> None
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.splitlines()[-1] == "[]"
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "sentence"),
+    [
+        ("--speed", "0", "'0' is neither max nor a number from 0.001 to 1000000"),
+        ("--speed", "fast", "'fast' is neither max nor a number"),
+        ("--source", "0x100000000", "'0x100000000' is no number from 0 to 0xffffffff"),
+    ],
+)
+def test_values_that_are_none(traffic: Traffic, option: str, value: str, sentence: str) -> None:
+    done = program("replay", traffic.pcap, "--resolver", "192.0.2.53", option, value)
+    assert done.returncode == 2
+    assert sentence in done.stderr
 
 
 async def run_program(*arguments: str | Path) -> tuple[int, str, str]:

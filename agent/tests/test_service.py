@@ -5,11 +5,12 @@ import json
 import os
 import signal
 import socket
+import struct
 import subprocess
 import sys
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from urllib.error import URLError
 from urllib.request import urlopen
@@ -75,6 +76,12 @@ class Running:
                 return document
 
         return self._wire.inside(ask)
+
+    def memory(self, which: str) -> int:
+        """Octets, of a line of /proc/PID/status."""
+        lines = Path(f"/proc/{self.process.pid}/status").read_text().splitlines()
+        (line,) = [line for line in lines if line.startswith(f"{which}:")]
+        return int(line.split()[1]) << 10
 
     def metrics_port(self) -> int:
         for line in self.log.read_text().splitlines():
@@ -262,6 +269,87 @@ async def test_the_watchdog_is_fed_while_all_turns(
         assert "1 of 1 interfaces up; uplink" in summary
         agent.process.send_signal(signal.SIGTERM)
         await asyncio.to_thread(agent.notified, "STOPPING=1")
+
+
+OPEN_TRANSACTIONS = 100_000
+CEILING = 96 << 20
+
+
+def queries(count: int) -> Iterator[bytes]:
+    """Ethernet frames of queries by the resolver, all different, with names of some 30 octets."""
+    ethernet = bytes.fromhex("020000000002 020000000001 0800")
+    for number in range(count):
+        question = b"\x08%08x" % number + b"\x0eauthoritative7\x07example\x00" + b"\x00\x01\x00\x01"
+        dns = struct.pack(">HHHHHH", number & 0xFFFF, 0, 1, 0, 0, 0) + question
+        udp = struct.pack(">HHHH", 1024 + number % 60_000, 53, 8 + len(dns), 0) + dns
+        words = [0x4500, 20 + len(udp), number & 0xFFFF, 0, 0x4011, 0, 0xC000, 0x0235, 0xC633, 0x6400]
+        words[9] |= 1 + number % 200  # to 198.51.100.1 and on
+        total = sum(words)
+        total = (total & 0xFFFF) + (total >> 16)
+        words[5] = 0xFFFF & ~((total & 0xFFFF) + (total >> 16))
+        yield ethernet + struct.pack(">10H", *words) + udp
+
+
+async def test_memory_stays_below_the_ceiling_with_100000_open_transactions(
+    wire: Namespace, config_file: Callable[..., Path], tmp_path: Path
+) -> None:
+    config = config_file(interface=wire.inner, more="transactions: {query_timeout: 600}")
+    async with running(wire, config, tmp_path) as agent:
+        frames = list(queries(OPEN_TRANSACTIONS))
+        # In portions that the ring of 16 MiB has room for, since a loaded machine may let the agent wait.
+        for start in range(0, len(frames), 20_000):
+            await put(wire, frames[start : start + 20_000])
+            sent = min(start + 20_000, len(frames))
+            await agent.until(lambda status, sent=sent: status["counters"]["packets_seen"] >= sent)  # type: ignore[misc]
+        status = await agent.until(
+            lambda status: status["counters"]["transactions_pending"] == OPEN_TRANSACTIONS  # type: ignore[index]
+        )
+        assert status["kernel_drops"] == 0
+        assert agent.memory("VmRSS") < CEILING
+        agent.process.send_signal(signal.SIGTERM)
+        _, _, used = await asyncio.to_thread(os.wait4, agent.process.pid, 0)
+        agent.process.returncode = 0
+    # Also while all of them were written down.
+    assert used.ru_maxrss << 10 < CEILING
+    at_rest = snapshot(tmp_path / "spool")
+    assert at_rest is not None
+    assert at_rest.ledger.pending == OPEN_TRANSACTIONS
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 1 MiB."""
+    directory = tmp_path / "spool"
+    directory.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(directory)], check=True)
+    yield directory
+    subprocess.run(["umount", str(directory)], check=True)
+
+
+async def test_a_full_disk_is_survived_and_counted(
+    wire: Namespace, traffic: Traffic, config_file: Callable[..., Path], tmp_path: Path, small_disk: Path
+) -> None:
+    answered = traffic.transactions - traffic.unanswered
+    async with running(wire, config_file(interface=wire.inner, spool=small_disk), tmp_path) as agent:
+        filler = small_disk / "filler"
+        with suppress(OSError), filler.open("wb", buffering=0) as file:
+            while file.write(bytes(4096)):
+                pass
+        await put(wire, frames_of(traffic.pcap))
+        full = await agent.until(lambda status: lost(status) + int(str(status["captured"])) == answered)
+        assert lost(full) > 0
+        filler.unlink()
+        await put(wire, frames_of(traffic.pcap))
+        again = await agent.until(lambda status: lost(status) + int(str(status["captured"])) == 2 * answered)
+        assert lost(again) == lost(full)
+        await agent.stop()
+    log = agent.log.read_text()
+    assert log.count("takes no container: No space left on device; make room on its file system") == 1
+    assert "the spool takes containers again" in log
+
+
+def lost(status: dict[str, object]) -> int:
+    return int(status["lost"]["disk"])  # type: ignore[index]
 
 
 async def test_a_second_agent_on_the_same_spool_is_refused(

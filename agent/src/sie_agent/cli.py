@@ -59,7 +59,7 @@ COMMANDS: Final[dict[str, Command]] = {
         "  sie-agent replay up.pcap --resolver 192.0.2.53 --resolver 2001:db8::53 --json\n"
         "  sie-agent replay up.pcap --resolver 192.0.2.0/24 --write out.nmsg.zst\n"
         "  zcat up.pcap.gz | sie-agent replay - --resolver 192.0.2.53 --write out --compatible\n"
-        "  sie-agent replay up.pcapng --config agent.yml --send",
+        "  sie-agent replay up.pcapng --config agent.yml --send --speed 10",
     ),
     "check-config": Command(
         "sie_agent.check_config",

@@ -23,6 +23,10 @@ BY_SIZE_ALONE: Final = 1e9
 """A flush interval that never passes, some thirty years: nmsgtool seals the containers of a file by their
 size, whatever their age, and what is compatible with it does the same."""
 
+SLOWEST: Final = 1e-3
+FASTEST: Final = 1e6
+"""The bounds of --speed, which are those of PcapSource."""
+
 STAMPS: Final = ("source", "operator", "group")
 """The numbers of an NMSG payload that say whence it comes."""
 
@@ -33,6 +37,14 @@ def configure(_command: str, parser: argparse.ArgumentParser) -> None:
         "file",
         metavar="FILE",
         help="a pcap or pcapng file, plain or compressed by gzip, zstd or xz; - is standard input",
+    )
+    parser.add_argument(
+        "--speed",
+        type=_speed,
+        default=None,
+        metavar="N",
+        help="read no faster than N times real time, by the packets' clock, so that what is written or sent "
+        "comes as it came then; max (the default) is as fast as possible",
     )
     add_recording_arguments(parser.add_argument_group("what is recorded"))
     writing = parser.add_argument_group("where it goes (without any of these it is counted only)")
@@ -84,6 +96,20 @@ def _stamp(text: str) -> int:
     return number
 
 
+def _speed(text: str) -> float | None:
+    if text == "max":
+        return None
+    try:
+        speed = float(text)
+    except ValueError:
+        speed = 0.0
+    if not SLOWEST <= speed <= FASTEST:
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is neither max nor a number from {SLOWEST:g} to {FASTEST:.0f}"
+        )
+    return speed
+
+
 def _run(arguments: argparse.Namespace) -> int:
     _check(arguments)
     if arguments.send:
@@ -91,7 +117,7 @@ def _run(arguments: argparse.Namespace) -> int:
 
         return replay_send.run(arguments)
     recorder = recorder_from(arguments, **_form(arguments))
-    source = open_file(arguments.file)
+    source = open_file(arguments.file, arguments.speed)
     terminal = sys.stderr.isatty()
     progress = _show_progress if terminal else _drop
     if arguments.write is None:
@@ -142,10 +168,10 @@ def _show_progress(packets: int) -> None:
     print(f"\r{packets} packets", end="", file=sys.stderr, flush=True)
 
 
-def open_file(name: str) -> PcapSource:
-    """Open a file of packets. Raises SourceError."""
+def open_file(name: str, speed: float | None = None) -> PcapSource:
+    """Open a file of packets, to be read no faster than `speed` times real time. Raises SourceError."""
     try:
-        return PcapSource(name)
+        return PcapSource(name, speed=speed)
     except NativeError as error:
         raise SourceError(str(error)) from error
 

@@ -33,7 +33,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Replay, send, wait, report. Raises ConfigError and AgentError."""
     config = load_config(arguments.config)
     log.configure()
-    source = open_file(arguments.file)
+    source = open_file(arguments.file, arguments.speed)
     with open_spool(config.spool_directory, config.spool_max_bytes) as spool:
         report = asyncio.run(_replay(arguments, config, spool, source))
     warn(source)

@@ -50,8 +50,12 @@ class PcapSource:
     Raises CaptureError if the file cannot be opened or read, FormatError if it is none of these.
     """
 
-    def __new__(cls, path: str) -> PcapSource:
-        """Open ``path``; "-" is standard input."""
+    def __new__(cls, path: str, *, speed: float | None = None) -> PcapSource:
+        """Open ``path``; "-" is standard input.
+
+        With ``speed`` (0.001 to 1000000) packets come when they are due: as long after the first as their
+        times say, that many times faster. Raises NativeError for another speed.
+        """
     @property
     def warning(self) -> str | None:
         """Why reading ended before the end of the file, once it has: truncated, corrupt or damaged."""

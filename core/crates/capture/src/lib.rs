@@ -7,9 +7,11 @@ mod error;
 mod file;
 mod limits;
 mod live;
+mod paced;
 mod ring;
 mod socket;
 
 pub use error::CaptureError;
 pub use file::PcapSource;
 pub use live::{Drops, LiveSource};
+pub use paced::Paced;

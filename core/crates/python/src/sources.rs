@@ -2,11 +2,16 @@
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use passive_dns::error::SettingError;
 use passive_dns::resolvers::Resolvers;
 use passive_dns_capture as capture;
 use pyo3::prelude::*;
 
 use crate::error::Error;
+
+/// The slowest and the fastest pace of a file: a second of it in 17 minutes, and a day of it in 0.1 s.
+const SPEED_MIN: f64 = 1e-3;
+const SPEED_MAX: f64 = 1e6;
 
 /// Locks; a panic elsewhere while the lock was held is Python's to report there, and no reason to panic here.
 pub fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -15,20 +20,30 @@ pub fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 #[pyclass(frozen, module = "sie_core._native")]
 pub struct PcapSource {
-    pub inner: Mutex<capture::PcapSource>,
+    pub inner: Mutex<capture::Paced<capture::PcapSource>>,
 }
 
 #[pymethods]
 impl PcapSource {
     #[new]
-    fn new(py: Python<'_>, path: &str) -> Result<Self, Error> {
+    #[pyo3(signature = (path, *, speed = None))]
+    fn new(py: Python<'_>, path: &str, speed: Option<f64>) -> Result<Self, Error> {
+        if speed.is_some_and(|speed| !(SPEED_MIN..=SPEED_MAX).contains(&speed)) {
+            return Err(SettingError::Range {
+                name: "speed",
+                given: format!("{}", speed.unwrap_or_default()),
+                least: SPEED_MIN.to_string(),
+                most: SPEED_MAX.to_string(),
+            }
+            .into());
+        }
         let source = py.detach(|| capture::PcapSource::open(path))?;
-        Ok(PcapSource { inner: Mutex::new(source) })
+        Ok(PcapSource { inner: Mutex::new(capture::Paced::new(source, speed)) })
     }
 
     #[getter]
     fn warning(&self, py: Python<'_>) -> Option<String> {
-        py.detach(|| lock(&self.inner).warning().map(str::to_owned))
+        py.detach(|| lock(&self.inner).source().warning().map(str::to_owned))
     }
 }
 
