@@ -35,7 +35,7 @@ def completed(line: str, directory: Path) -> list[str]:
         ("sie-agent replay --config ag", {"agent.yml"}),
         ("sie-agent replay --resolver ", set()),
         ("sie-agent replay up", {"up.pcap"}),
-        ("sie-agent identity ", {"-h", "--help", "enrol", "show"}),
+        ("sie-agent identity enr", {"enrol"}),
         ("sie-agent identity enrol --t", {"--token-file"}),
         ("sie-agent --version", {"--version"}),
         ("sie-agent completion f", {"fish"}),
