@@ -21,6 +21,7 @@ FAILURES = {1, 2, 4, 5}
 ETHERTYPES = {0x0800: 4, 0x86DD: 6}
 VLAN_TAGS = {0x8100, 0x88A8, 0x9100}
 EXTENSIONS = {0, 43, 60}
+FRAGMENT = 44
 
 
 class Refused(Exception):
@@ -71,7 +72,6 @@ class Oracle:
         self._now = time
         try:
             self._take(time, self._admitted(frame))
-            self.outcomes["recorded"] += 1
         except Refused as refused:
             self.outcomes[str(refused)] += 1
         while self._waiting and (
@@ -88,20 +88,29 @@ class Oracle:
 
     def _admitted(self, frame: bytes) -> Message:
         message = self._parsed(self._network(frame))
-        server_port = message.source_port if message.response else message.destination_port
-        resolver, server = message.source, message.destination
-        if message.response:
-            resolver, server = server, resolver
+        listed = self._listed(message.source), self._listed(message.destination)
+        server_port = message.destination_port if listed[0] else message.source_port
         for refused, outcome in [
-            (server_port != 53, "filtered_port"),
-            (not self._listed(resolver), "filtered_direction"),
-            (self._listed(server), "filtered_both_listed"),
-            (bool(message.flags & 0x7800), "filtered_opcode"),
-            (bool(message.flags & 0x0100), "filtered_rd"),
+            (not any(listed), "packets_filtered_direction"),
+            (all(listed), "packets_filtered_both_listed"),
+            (server_port != 53, "packets_filtered_direction"),
         ]:
             if refused:
                 raise Refused(outcome)
-        return self._with_question(message)
+        self.outcomes["packets_passed"] += 1
+        if len(_payload(message.datagram)) < 12:
+            raise Refused("messages_rejected_malformed")
+        for refused, outcome in [
+            (message.response != listed[1], "messages_filtered_direction"),
+            (bool(message.flags & 0x7800), "messages_filtered_opcode"),
+            (bool(message.flags & 0x0100), "messages_filtered_rd"),
+        ]:
+            if refused:
+                raise Refused(outcome)
+        message = self._with_question(message)
+        if message.question is not None and message.question[1] in {249, 251, 252}:
+            raise Refused("messages_filtered_qtype")
+        return message
 
     def _listed(self, address: bytes) -> bool:
         parsed = ipaddress.ip_address(address)
@@ -111,36 +120,37 @@ class Oracle:
         if self._link == 101:
             version = frame[0] >> 4 if frame else 0
             if version not in {4, 6}:
-                raise Refused("rejected_malformed")
+                raise Refused("packets_rejected_malformed")
             return version, frame
         offset = 12 if self._link == 1 else 14
         for _ in range(3):
             if len(frame) < offset + 2:
-                raise Refused("rejected_malformed")
+                raise Refused("packets_rejected_malformed")
             ethertype = int.from_bytes(frame[offset : offset + 2], "big")
             if ethertype in ETHERTYPES:
                 return ETHERTYPES[ethertype], frame[offset + 2 :]
             if ethertype not in VLAN_TAGS:
                 break
             offset += 4
-        raise Refused("filtered_protocol")
+        raise Refused("packets_filtered_protocol")
 
     def _parsed(self, network: tuple[int, bytes]) -> Message:
         family, octets = network
         if len(octets) < (20 if family == 4 else 40):
-            raise Refused("rejected_malformed")
+            raise Refused("packets_rejected_malformed")
         transport, total, source, destination = self._ipv4(octets) if family == 4 else self._ipv6(octets)
         datagram = octets[:total]
         segment = datagram[transport:]
         if len(segment) < 6:
-            raise Refused("rejected_malformed")
+            raise Refused("packets_rejected_malformed")
         udp = UDP(segment)
         if 53 not in (udp.sport, udp.dport):
-            raise Refused("filtered_port")
-        if not 20 <= udp.len <= len(segment):
-            raise Refused("rejected_malformed")
+            raise Refused("packets_filtered_port")
+        if not 8 <= udp.len <= len(segment):
+            raise Refused("packets_rejected_malformed")
         segment = segment[: udp.len]
-        identifier, flags = struct.unpack_from("!HH", segment, 8)
+        # A message without a header is refused later; what its flags would be does not matter.
+        identifier, flags = struct.unpack_from("!HH", segment[8:].ljust(4, b"\0"))
         return Message(
             source,
             destination,
@@ -157,33 +167,40 @@ class Oracle:
     def _ipv4(octets: bytes) -> tuple[int, int, bytes, bytes]:
         ip = IP(octets)
         if ip.version != 4 or ip.ihl < 5:
-            raise Refused("rejected_malformed")
+            raise Refused("packets_rejected_malformed")
         if ip.proto != 17:
-            raise Refused("filtered_protocol")
-        if ip.frag or "MF" in str(ip.flags):
-            raise Refused("rejected_fragment")
+            raise Refused("packets_filtered_protocol")
         if not ip.ihl * 4 <= ip.len <= len(octets):
-            raise Refused("rejected_malformed")
+            raise Refused("packets_rejected_malformed")
+        if ip.frag or "MF" in str(ip.flags):
+            raise Refused("packets_rejected_fragment")
         return ip.ihl * 4, ip.len, octets[12:16], octets[16:20]
 
     @staticmethod
     def _ipv6(octets: bytes) -> tuple[int, int, bytes, bytes]:
         ip = IPv6(octets)
         if ip.version != 6:
-            raise Refused("rejected_malformed")
-        following, transport = ip.nh, 40
+            raise Refused("packets_rejected_malformed")
+        following, transport, fragment = ip.nh, 40, False
         for _ in range(4):
-            if following not in EXTENSIONS:
+            if following not in EXTENSIONS | {FRAGMENT} or fragment:
                 break
-            if len(octets) < transport + 2:
-                raise Refused("rejected_malformed")
-            following, transport = octets[transport], transport + 8 * (octets[transport + 1] + 1)
-        if following == 44:
-            raise Refused("rejected_fragment")
-        if following != 17:
-            raise Refused("filtered_protocol")
+            if len(octets) < transport + 8:
+                raise Refused("packets_rejected_malformed")
+            # The first fragment and the last in one is none.
+            fragment = (
+                following == FRAGMENT and int.from_bytes(octets[transport + 2 : transport + 4]) & 0xFFF9 > 0
+            )
+            units = 0 if following == FRAGMENT else octets[transport + 1]
+            following, transport = octets[transport], transport + 8 * (units + 1)
+            if transport > len(octets):
+                raise Refused("packets_rejected_malformed")
+        if following != 17 and not (fragment and following in EXTENSIONS):
+            raise Refused("packets_filtered_protocol")
         if not transport <= 40 + ip.plen <= len(octets):
-            raise Refused("rejected_malformed")
+            raise Refused("packets_rejected_malformed")
+        if fragment:
+            raise Refused("packets_rejected_fragment")
         return transport, 40 + ip.plen, octets[8:24], octets[24:40]
 
     @staticmethod
@@ -207,10 +224,10 @@ class Oracle:
             # Alone, the question has nothing before it that a pointer could point to.
             name, used = dns.name.from_wire(payload[12:], 0)
         except dns.exception.DNSException as error:
-            raise Refused("rejected_malformed") from error
+            raise Refused("messages_rejected_malformed") from error
         fields = payload[12 + used : 16 + used]
         if len(fields) < 4:
-            raise Refused("rejected_malformed")
+            raise Refused("messages_rejected_malformed")
         question = (name.to_wire(), *struct.unpack("!HH", fields))
         return Message(**{**message.__dict__, "question": question})
 
@@ -235,7 +252,7 @@ class Oracle:
             rcode=message.rcode,
             query_time=None if query is None else query.time,
             response_time=time,
-            response_packet=message.datagram,
+            response_packet=_kept(message.datagram),
             udp_checksum=message.checksum,
         )
 
@@ -265,18 +282,35 @@ class Oracle:
             transaction |= dict(zip(("qname", "qtype", "qclass"), question, strict=True))
         transaction |= {name: fact for name, fact in facts.items() if fact is not None}
         self.transactions.append(transaction)
+        self.outcomes["messages_recorded"] += 2 if kind == "UDP_QUERY_RESPONSE" else 1
 
 
-def _payload(datagram: bytes) -> bytes:
-    """The DNS message of a datagram that was found to be well-formed."""
+def _segment(datagram: bytes) -> bytes:
+    """UDP in a datagram that was found to be well-formed."""
     if datagram[0] >> 4 == 4:
         transport = 4 * (datagram[0] & 15)
     else:
         following, transport = datagram[6], 40
-        while following in EXTENSIONS:
-            following, transport = datagram[transport], transport + 8 * (datagram[transport + 1] + 1)
-    length = int.from_bytes(datagram[transport + 4 : transport + 6], "big")
-    return datagram[transport + 8 : transport + length]
+        while following in EXTENSIONS | {FRAGMENT}:
+            units = 0 if following == FRAGMENT else datagram[transport + 1]
+            following, transport = datagram[transport], transport + 8 * (units + 1)
+    return datagram[transport : transport + int.from_bytes(datagram[transport + 4 : transport + 6])]
+
+
+def _payload(datagram: bytes) -> bytes:
+    """The DNS message of such a datagram."""
+    return _segment(datagram)[8:]
+
+
+def _kept(datagram: bytes) -> bytes:
+    """What is stored of such a datagram: its base header and UDP."""
+    if datagram[0] >> 4 == 4:
+        ipv4 = IP(datagram[:20])
+        ipv4.ihl, ipv4.len, ipv4.chksum = 5, None, None
+        return bytes(ipv4 / _segment(datagram))
+    ipv6 = IPv6(datagram[:40])
+    ipv6.nh, ipv6.plen = 17, None
+    return bytes(ipv6 / _segment(datagram))
 
 
 def comparable(payload: dict[str, Any]) -> dict[str, Any]:

@@ -27,7 +27,7 @@ def test_transactions_are_those_of_the_oracle(tmp_path: Path, link: str, table_m
         oracle.see(_microseconds(time), frame)
     oracle.finish()
 
-    recorder, source = Recorder(RESOLVERS, table_max=table_max), PcapSource(str(pcap))
+    recorder, source = Recorder(RESOLVERS, table_max=table_max, codec="none"), PcapSource(str(pcap))
     containers = []
     while not recorder.at_end:
         containers += recorder.pump(source, 10)
@@ -36,9 +36,9 @@ def test_transactions_are_those_of_the_oracle(tmp_path: Path, link: str, table_m
 
     counters = recorder.counters()
     outcomes = {
-        name.removeprefix("packets_"): count
+        name: count
         for name, count in counters.items()
-        if name.startswith("packets_") and name != "packets_seen" and count
+        if name.startswith(("packets_", "messages_")) and not name.endswith("_seen") and count
     }
     assert outcomes == dict(oracle.outcomes)
     assert counters["packets_seen"] == len(frames)
@@ -63,14 +63,18 @@ def test_the_traffic_has_something_of_everything() -> None:
         seen |= set(oracle.outcomes)
         kinds |= {transaction["type"] for transaction in oracle.transactions}
     assert seen == {
-        "recorded",
-        "filtered_direction",
-        "filtered_both_listed",
-        "filtered_rd",
-        "filtered_opcode",
-        "filtered_port",
-        "filtered_protocol",
-        "rejected_malformed",
-        "rejected_fragment",
+        "packets_passed",
+        "packets_filtered_direction",
+        "packets_filtered_both_listed",
+        "packets_filtered_port",
+        "packets_filtered_protocol",
+        "packets_rejected_malformed",
+        "packets_rejected_fragment",
+        "messages_recorded",
+        "messages_filtered_direction",
+        "messages_filtered_rd",
+        "messages_filtered_opcode",
+        "messages_filtered_qtype",
+        "messages_rejected_malformed",
     }
     assert kinds == {"UDP_QUERY_RESPONSE", "UDP_UNANSWERED_QUERY", "UDP_UNSOLICITED_RESPONSE"}

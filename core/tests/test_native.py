@@ -69,9 +69,7 @@ def record(path: Path, **options: Any) -> tuple[bytes, Recorder, PcapSource]:
 
 def sum_of_outcomes(counters: dict[str, int]) -> int:
     return sum(
-        count
-        for name, count in counters.items()
-        if name.startswith(("packets_recorded", "packets_filtered_", "packets_rejected_"))
+        count for name, count in counters.items() if name.startswith("packets_") and name != "packets_seen"
     )
 
 
@@ -113,7 +111,7 @@ class TestVectors:
     def test_recursion_desired_stays_out_unless_admitted(self) -> None:
         recorder = Recorder(["203.0.113.195"], flush_interval=1e9)
         recorder.pump(PcapSource(str(VECTORS / "test1-dnsqr.pcap")), 10)
-        assert recorder.counters()["packets_filtered_rd"] == 4
+        assert recorder.counters()["messages_filtered_rd"] == 4
 
     @pytest.mark.parametrize(
         ("file", "payloads"),
@@ -167,7 +165,8 @@ class TestVectors:
 def test_codecs_hold_the_same(pcap: Path, codec: str) -> None:
     plain, _, _ = record(pcap, codec="none")
     coded, recorder, _ = record(pcap, codec=codec, container_bytes=4096)
-    assert decode(coded) == decode(plain)
+    # Compressed containers have their payloads in an order of their own.
+    assert sorted(decode(coded), key=repr) == sorted(decode(plain), key=repr)
     counters = recorder.counters()
     assert counters["containers_sealed"] > 1
     assert counters["transactions_pending"] == 0
@@ -379,7 +378,7 @@ def test_damaged_files_have_one_outcome_a_packet(pcap: Path, tmp_path: Path, see
     octets, recorder, _ = record(path)
     counters = recorder.counters()
     assert counters["packets_seen"] == sum_of_outcomes(counters)
-    assert counters["packets_recorded"] == (
+    assert counters["messages_recorded"] == (
         2 * counters["transactions_query_response"]
         + counters["transactions_unanswered_query"]
         + counters["transactions_unsolicited_response"]

@@ -48,7 +48,7 @@ class Traffic:
             (3, self._stub),
             (1, self._forwarder),
             (1, self._both_listed),
-            (1, self._other_opcode),
+            (1, self._other_purpose),
             (1, self._other_port),
             (1, self._other_protocol),
             (1, self._fragment),
@@ -121,9 +121,11 @@ class Traffic:
         self._send(self._later(0.01), query)
         self._send(self._later(0.01), self._response(query))
 
-    def _other_opcode(self) -> None:
+    def _other_purpose(self) -> None:
+        """Updates and notifications; transfers of zones and keys."""
         query = self._query()
-        query[DNS].opcode = self._random.choice([2, 4, 5])
+        query[DNS].opcode, qtype = self._random.choice([(2, 1), (4, 6), (5, 6), (0, 249), (0, 251), (0, 252)])
+        query[DNS].qd[0].qtype = qtype
         self._send(self._later(0.01), query)
         self._send(self._later(0.01), self._response(query))
 

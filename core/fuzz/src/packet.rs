@@ -14,12 +14,14 @@
 
 use std::collections::HashMap;
 
+use passive_dns::counters::Counters;
 use passive_dns::frame::{Frame, LinkType, Timestamp};
-use passive_dns::nmsg::dnsqr::DnsQr;
+use passive_dns::nmsg::dnsqr::{DnsQr, Kind};
 use passive_dns::nmsg::{Archive, Codec, Container, Envelope};
-use passive_dns::packet::Datagram;
-use passive_dns::recorder::{Counters, Recorder, Settings};
+use passive_dns::packet::Packet;
+use passive_dns::recorder::Recorder;
 use passive_dns::resolvers::Resolvers;
+use passive_dns::settings::Settings;
 
 use crate::input::Input;
 use crate::memory::bounded;
@@ -97,26 +99,27 @@ fn record(input: &mut Input<'_>, settings: &Settings) -> (Counters, Vec<Containe
     containers.extend(recorder.finish());
     let counters = recorder.counters();
     assert_ledger(&counters, frames);
-    assert_eq!(counters.pending, 0);
+    assert_eq!(counters.pending(), 0);
     (counters, containers)
 }
 
 fn assert_ledger(counters: &Counters, frames: u64) {
     let named: HashMap<_, _> = counters.named().collect();
     let sum = |prefix: &str| -> u64 {
-        named.iter().filter(|(name, _)| name.starts_with(prefix)).map(|(_, value)| value).sum()
+        let of_stage = |name: &str| name.starts_with(prefix) && !name.ends_with("_seen");
+        named.iter().filter(|(name, _)| of_stage(name)).map(|(_, value)| value).sum()
     };
-    let recorded = named["packets_recorded"];
     assert_eq!(named["packets_seen"], frames);
-    assert_eq!(named["packets_seen"], recorded + sum("packets_filtered_") + sum("packets_rejected_"));
-    let transactions =
-        2 * counters.query_response + counters.unanswered_query + counters.unsolicited_response;
-    assert_eq!(recorded, transactions + counters.pending);
+    assert_eq!(named["packets_seen"], sum("packets_"));
+    assert_eq!(named["messages_seen"], sum("messages_") + counters.pending());
+    let of_kinds = |counts: [u64; Kind::ALL.len()]| counts.iter().sum::<u64>() + counts[Kind::QueryResponse.index()];
+    let messages = of_kinds(counters.transactions) + of_kinds(counters.transactions_filtered);
+    assert_eq!(named["messages_recorded"], messages);
 }
 
 fn check_containers(counters: &Counters, containers: &[Container], settings: &Settings) {
     assert_eq!(counters.containers_sealed, containers.len() as u64);
-    let mut kinds = [0; 4];
+    let mut kinds = [0; Kind::ALL.len()];
     for container in containers {
         let archive = Archive::open(&container.octets, 1 << 20).expect("what is written is read");
         let payloads = archive.payloads().expect("what is written is read");
@@ -127,12 +130,12 @@ fn check_containers(counters: &Counters, containers: &[Container], settings: &Se
             let time = payload.seconds as u64;
             assert!((container.first.seconds()..=container.last.seconds()).contains(&time));
             let dnsqr = DnsQr::read(payload.message).expect("what is written is read");
-            kinds[dnsqr.kind as usize] += 1;
+            let kind = Kind::ALL.into_iter().find(|kind| *kind as u32 == dnsqr.kind).expect("a known kind");
+            kinds[kind.index()] += 1;
             check_transaction(&dnsqr, settings);
         }
     }
-    let expected = [0, counters.query_response, counters.unanswered_query, counters.unsolicited_response];
-    assert_eq!(kinds, expected);
+    assert_eq!(kinds, counters.transactions);
 }
 
 fn check_transaction(dnsqr: &DnsQr<'_>, settings: &Settings) {
@@ -141,14 +144,7 @@ fn check_transaction(dnsqr: &DnsQr<'_>, settings: &Settings) {
     let is_clear = |address: &[u8]| address.iter().all(|octet| *octet == 0);
     assert!(!settings.clear_resolver_address || is_clear(dnsqr.query_ip));
     for packet in dnsqr.query_packet.iter().chain(&dnsqr.response_packet) {
-        let frame = Frame {
-            link: LinkType::Raw,
-            time: Timestamp::default(),
-            wire_length: packet.len(),
-            octets: packet,
-            checksum_ready: true,
-        };
-        let datagram = Datagram::parse(&frame, |_, _| true).expect("a stored packet is a datagram");
-        assert_eq!(datagram.octets, *packet);
+        let kept = Packet::of_octets(packet, |_| true).expect("a stored packet is a datagram");
+        assert_eq!((kept.octets, kept.fragment), (*packet, None));
     }
 }

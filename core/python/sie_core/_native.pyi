@@ -108,7 +108,11 @@ class Recorder:
     ``codec``: "zstd" is one zstd frame around one plain NMSG container, "zlib" an NMSG container with
     flag 0x01, "none" a plain NMSG container. ``container_bytes`` bounds a container before compression
     (1024 to 1048576); a transaction that is larger by itself gets a container of its own.
-    ``admit_recursion_desired`` lets RD=1 in, for files whose origin is known; live capture never does.
+    ``types`` are the transactions that are written: "query_response", "unanswered_query",
+    "unsolicited_response", "icmp". ``clear_resolver_address`` clears the resolver's address and port in
+    fields and packets. ``admit_recursion_desired`` lets RD=1 in, for files whose origin is known; live
+    capture never does. A list of resolvers that covers every address of a family is refused unless
+    ``admit_every_address`` is set; who is asked at port 53 is the server then.
     Raises NativeError for settings out of range.
     """
 
@@ -118,6 +122,7 @@ class Recorder:
         *,
         query_timeout: float = 60.0,
         table_max: int = 131072,
+        types: Sequence[str] = ("query_response", "unanswered_query", "unsolicited_response", "icmp"),
         keep_query_packets: bool = False,
         clear_resolver_address: bool = False,
         source: int = 0,
@@ -127,7 +132,31 @@ class Recorder:
         flush_interval: float = 1.0,
         codec: str = "zstd",
         admit_recursion_desired: bool = False,
+        admit_every_address: bool = False,
     ) -> Recorder: ...
+    def reconfigure(
+        self,
+        resolvers: Sequence[str],
+        *,
+        query_timeout: float = 60.0,
+        table_max: int = 131072,
+        types: Sequence[str] = ("query_response", "unanswered_query", "unsolicited_response", "icmp"),
+        keep_query_packets: bool = False,
+        clear_resolver_address: bool = False,
+        source: int = 0,
+        operator: int = 0,
+        group: int = 0,
+        container_bytes: int = 524288,
+        flush_interval: float = 1.0,
+        codec: str = "zstd",
+        admit_recursion_desired: bool = False,
+        admit_every_address: bool = False,
+    ) -> None:
+        """Change every setting at once; what is not given is as by default.
+
+        Waiting queries go on waiting, without their packets. The container in progress is sealed. Raises
+        NativeError and changes nothing for settings out of range. Waits for a ``pump`` in progress.
+        """
     def pump(self, source: PcapSource | LiveSource, timeout: float) -> list[Container]:
         """Read until a container is sealed, ``timeout`` seconds have passed, or the file ends
         (``at_end``).
@@ -144,7 +173,12 @@ class Recorder:
     def counters(self) -> dict[str, int]:
         """What the last ``pump`` or ``finish`` left; asking never waits for one that runs elsewhere.
 
-        packets_seen is the sum of packets_recorded, packets_filtered_* and packets_rejected_*.
+        Two sums hold at any moment. packets_seen = packets_passed + packets_waiting + packets_filtered_* +
+        packets_rejected_* + packets_lost_*. messages_seen = messages_recorded + transactions_pending +
+        messages_filtered_* + messages_rejected_*. packets_waiting and transactions_pending are what waits
+        now; all others only rise. messages_recorded = two for each of transactions_query_response and
+        transactions_filtered_query_response, one for each of transactions_[filtered_]unanswered_query,
+        _unsolicited_response and _icmp; the filtered ones are those of a type that is switched off.
         """
 
 def decode(data: bytes, *, limit: int = 16777216) -> list[dict[str, Any]]:

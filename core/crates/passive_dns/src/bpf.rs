@@ -12,9 +12,10 @@ use crate::frame::LinkType;
 use crate::limits::{EXTENSION_HEADERS_MAX, VLAN_TAGS_MAX};
 use crate::packet::{
     ETHERNET_HEADER_OCTETS, ETHERTYPE_IPV4, ETHERTYPE_IPV6, ETHERTYPES_VLAN, IPV6_HEADER_OCTETS,
-    PROTOCOL_UDP, PROTOCOLS_EXTENSION, UDP_HEADER_OCTETS, VLAN_TAG_OCTETS,
+    PROTOCOL_FRAGMENT, PROTOCOL_UDP, PROTOCOLS_EXTENSION, VLAN_TAG_OCTETS,
 };
 use crate::resolvers::{Prefix, Resolvers};
+use crate::udp;
 
 /// BPF_MAXINSNS of linux/bpf_common.h.
 pub const INSTRUCTIONS_MAX: usize = 4096;
@@ -214,7 +215,7 @@ const M_NEXT_HEADER: u32 = 3;
 /// Header flags that keep a message out: the opcode's bits and RD.
 const FLAGS_UNWANTED: u32 = 0x7900;
 const FLAG_RESPONSE: u32 = 0x8000;
-const DNS_FLAGS_OFFSET: u32 = UDP_HEADER_OCTETS as u32 + 2;
+const DNS_FLAGS_OFFSET: u32 = udp::HEADER_OCTETS as u32 + 2;
 
 /// Where a family's header has its source address, and how long an address is.
 struct Layout {
@@ -317,12 +318,20 @@ impl Compiler<'_> {
         self.assembler.plain(code::TAX, 0);
         self.assembler.plain(code::LD_MEMORY, M_NEXT_HEADER);
         for _ in 0..EXTENSION_HEADERS_MAX {
-            let extension = self.assembler.label();
+            let (extension, skip) = (self.assembler.label(), self.assembler.label());
             self.assembler.jump_if(code::JUMP_EQUAL, u32::from(PROTOCOL_UDP), udp);
             for protocol in PROTOCOLS_EXTENSION {
                 self.assembler.jump_if(code::JUMP_EQUAL, u32::from(protocol), extension);
             }
-            self.assembler.jump(self.reject);
+            self.assembler.jump_unless(code::JUMP_EQUAL, u32::from(PROTOCOL_FRAGMENT), self.reject);
+            // The first fragment and the last is the whole datagram (RFC 6946). Such a header has no length.
+            self.assembler.plain(code::LDH_INDIRECT, 2);
+            self.assembler.jump_if(code::JUMP_SET, 0xfff9, self.reject);
+            self.assembler.plain(code::LDB_INDIRECT, 0);
+            self.assembler.plain(code::ST, M_NEXT_HEADER);
+            self.assembler.plain(code::TXA, 0);
+            self.assembler.plain(code::ADD, 8);
+            self.assembler.jump(skip);
             self.assembler.here(extension);
             self.assembler.plain(code::LDB_INDIRECT, 0);
             self.assembler.plain(code::ST, M_NEXT_HEADER);
@@ -330,6 +339,7 @@ impl Compiler<'_> {
             self.assembler.plain(code::ADD, 1);
             self.assembler.plain(code::SHIFT_LEFT, 3);
             self.assembler.plain(code::ADD_X, 0);
+            self.assembler.here(skip);
             self.assembler.plain(code::TAX, 0);
             self.assembler.plain(code::LD_MEMORY, M_NEXT_HEADER);
         }
@@ -458,7 +468,7 @@ mod tests {
     #[test]
     fn two_resolvers_make_a_short_program() {
         let resolvers = Resolvers::parse(&["192.0.2.53", "2001:db8::53"]).unwrap();
-        assert!(compile(&resolvers, LinkType::Ethernet).unwrap().len() < 180);
+        assert!(compile(&resolvers, LinkType::Ethernet).unwrap().len() < 250);
     }
 
     #[test]

@@ -1,8 +1,9 @@
-//! The Internet checksum (RFC 1071) over IPv4 headers and UDP datagrams.
+//! The Internet checksum (RFC 1071) over IPv4 headers, UDP datagrams and TCP segments.
 
 use std::net::IpAddr;
+use std::ops::Range;
 
-use crate::packet::{Datagram, PROTOCOL_UDP, UDP_HEADER_OCTETS};
+use crate::packet::PROTOCOL_UDP;
 
 /// What the check of a datagram's UDP checksum found; the numbers are those of base:dnsqr.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -16,7 +17,7 @@ pub enum UdpChecksum {
 }
 
 /// Where the checksum stands in the UDP header.
-const UDP_CHECKSUM_OFFSET: usize = 6;
+const UDP_CHECKSUM: Range<usize> = 6..8;
 
 /// The one's-complement sum of `octets` as 16-bit words, an odd one padded with zero, on top of `sum`.
 ///
@@ -75,26 +76,15 @@ pub fn icmp(message: &[u8]) -> u16 {
     !fold(add(0, message))
 }
 
-/// Checks the UDP checksum of a datagram.
-pub fn verify_udp(datagram: &Datagram<'_>) -> UdpChecksum {
-    let udp = datagram.udp();
-    if udp[UDP_CHECKSUM_OFFSET..UDP_HEADER_OCTETS] == [0, 0] {
+/// Checks the checksum of a UDP datagram, header included.
+pub fn verify_udp(source: &IpAddr, destination: &IpAddr, datagram: &[u8]) -> UdpChecksum {
+    if datagram[UDP_CHECKSUM] == [0, 0] {
         return UdpChecksum::Absent;
     }
-    match fold(transport_sum(&datagram.source, &datagram.destination, PROTOCOL_UDP, udp)) {
+    match fold(transport_sum(source, destination, PROTOCOL_UDP, datagram)) {
         0xffff => UdpChecksum::Correct,
         _ => UdpChecksum::Incorrect,
     }
-}
-
-/// Writes the right checksum into a UDP datagram, unless its sender chose to send none.
-pub fn renew_udp(source: &IpAddr, destination: &IpAddr, udp: &mut [u8]) {
-    if udp[UDP_CHECKSUM_OFFSET..UDP_HEADER_OCTETS] == [0, 0] {
-        return;
-    }
-    udp[UDP_CHECKSUM_OFFSET..UDP_HEADER_OCTETS].fill(0);
-    let checksum = transport(source, destination, PROTOCOL_UDP, udp);
-    udp[UDP_CHECKSUM_OFFSET..UDP_HEADER_OCTETS].copy_from_slice(&checksum.to_be_bytes());
 }
 
 #[cfg(test)]

@@ -73,6 +73,15 @@ pub enum SettingError {
     Resolver(String),
     #[error("resolver \"{given}\": bits are set behind the prefix; write {meant}")]
     HostBits { given: String, meant: String },
+    #[error(
+        "the resolvers cover every {family} address, so that everybody's traffic would be recorded: list the \
+         resolvers' own addresses, or set admit_every_address"
+    )]
+    Everybody { family: &'static str },
+    #[error("transaction type \"{given}\": must be one of {known}")]
+    TransactionType { given: String, known: String },
+    #[error("no transaction type given: without one nothing would be recorded")]
+    NoTransactionType,
     #[error("{name} = {given}: must be from {least} to {most}")]
     Range { name: &'static str, given: String, least: String, most: String },
     #[error("local zone \"{given}\": {reason}")]

@@ -1,29 +1,50 @@
 //! What enters: a listed resolver's own questions to authoritative servers, and their answers.
 //!
-//! A message enters if all of this holds; [`crate::bpf`] asks the same of the kernel, before anything is queued:
+//! A packet is judged by its addresses and ports, [`Filter::ends`]; [`crate::bpf`] asks the same of the kernel,
+//! before anything is queued:
 //!
-//! * UDP, unfragmented, to port 53 for a query (QR=0), from port 53 for a response (QR=1);
-//! * the sender of a query, or the receiver of a response, is a listed resolver;
-//! * the other end is not: traffic between two listed addresses is a client inside a resolver's prefix;
+//! * one end is a listed resolver; the other is not: traffic between two listed addresses is a client inside a
+//!   resolver's prefix;
+//! * the other end's port is 53.
+//!
+//! A message is judged by its contents, [`Filter::admit`]:
+//!
+//! * it is a query if the resolver sends it, a response if the resolver receives it;
 //! * the opcode is QUERY, so that no update or notification enters;
-//! * RD=0: who desires recursion is a client, or a forwarder standing in for clients.
+//! * RD=0: who desires recursion is a client, or a forwarder standing in for clients;
+//! * it asks for no zone transfer and no key.
 
-use crate::dns::{Header, Question};
-use crate::frame::Frame;
-use crate::outcome::Outcome;
-use crate::packet::Datagram;
+use crate::dns::{Header, Question, rrtype};
+use crate::message::{Direction, Endpoint, Message};
+use crate::outcome::{MessageOutcome, PacketOutcome};
 use crate::resolvers::Resolvers;
 
 /// The port of the authoritative servers' side.
 pub const DNS_PORT: u16 = 53;
 
-/// A message that enters.
+/// Who is who in a packet.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Ends {
+    pub resolver: Endpoint,
+    pub server: Endpoint,
+    pub direction: Direction,
+}
+
+/// What is known of a message that enters.
 #[derive(Clone, Copy, Debug)]
-pub struct Message<'a> {
-    pub datagram: Datagram<'a>,
+pub struct Admitted<'a> {
     pub header: Header,
     /// None unless the message has exactly one question.
     pub question: Option<Question<'a>>,
+}
+
+/// Where everybody is listed, who is asked at port 53 is the server; if that is both, the receiver.
+fn by_ports(source: Endpoint, destination: Endpoint) -> Ends {
+    if destination.port == DNS_PORT {
+        Ends { resolver: source, server: destination, direction: Direction::ToServer }
+    } else {
+        Ends { resolver: destination, server: source, direction: Direction::FromServer }
+    }
 }
 
 /// The rules above for one list of resolvers.
@@ -38,33 +59,47 @@ impl Filter {
         Filter { resolvers, admit_recursion_desired }
     }
 
-    /// The frame's message if it enters, and the frame's outcome if it does not.
-    pub fn admit<'a>(&self, frame: &Frame<'a>) -> Result<Message<'a>, Outcome> {
-        let datagram =
-            Datagram::parse(frame, |source, destination| source == DNS_PORT || destination == DNS_PORT)?;
-        let payload = datagram.payload();
-        let header = Header::parse(payload).ok_or(Outcome::RejectedMalformed)?;
-        let (server_port, resolver, server) = if header.is_response() {
-            (datagram.source_port, datagram.destination, datagram.source)
-        } else {
-            (datagram.destination_port, datagram.source, datagram.destination)
+    /// Tells the resolver from the server, or says why the packet does not enter.
+    pub fn ends(&self, source: Endpoint, destination: Endpoint) -> Result<Ends, PacketOutcome> {
+        if source.port != DNS_PORT && destination.port != DNS_PORT {
+            return Err(PacketOutcome::FilteredPort);
+        }
+        if self.resolvers.is_everybody(&source.address) {
+            return Ok(by_ports(source, destination));
+        }
+        let listed = |end: Endpoint| self.resolvers.contains(&end.address);
+        let ends = match (listed(source), listed(destination)) {
+            (true, false) => Ends { resolver: source, server: destination, direction: Direction::ToServer },
+            (false, true) => Ends { resolver: destination, server: source, direction: Direction::FromServer },
+            (false, false) => return Err(PacketOutcome::FilteredDirection),
+            (true, true) => return Err(PacketOutcome::FilteredBothListed),
         };
-        if server_port != DNS_PORT {
-            return Err(Outcome::FilteredPort);
+        if ends.server.port != DNS_PORT {
+            return Err(PacketOutcome::FilteredDirection);
         }
-        if !self.resolvers.contains(&resolver) {
-            return Err(Outcome::FilteredDirection);
-        }
-        if self.resolvers.contains(&server) {
-            return Err(Outcome::FilteredBothListed);
+        Ok(ends)
+    }
+
+    /// What is known of the message if it enters, and its outcome if it does not.
+    pub fn admit<'a>(&self, message: &Message<'a>) -> Result<Admitted<'a>, MessageOutcome> {
+        let header = Header::parse(message.octets).ok_or(MessageOutcome::RejectedMalformed)?;
+        if header.is_response() != (message.direction == Direction::FromServer) {
+            return Err(MessageOutcome::FilteredDirection);
         }
         if !header.is_standard_query() {
-            return Err(Outcome::FilteredOpcode);
+            return Err(MessageOutcome::FilteredOpcode);
         }
         if header.recursion_desired() && !self.admit_recursion_desired {
-            return Err(Outcome::FilteredRd);
+            return Err(MessageOutcome::FilteredRd);
         }
-        let question = Question::of_message(&header, payload).map_err(|_| Outcome::RejectedMalformed)?;
-        Ok(Message { datagram, header, question })
+        let question = match Question::of_message(&header, message.octets) {
+            Ok(question) => question,
+            Err(_) => return Err(MessageOutcome::RejectedMalformed),
+        };
+        let unwanted = |question: Question<'_>| rrtype::KEYS_AND_TRANSFERS.contains(&question.rrtype);
+        if question.is_some_and(unwanted) {
+            return Err(MessageOutcome::FilteredQtype);
+        }
+        Ok(Admitted { header, question })
     }
 }

@@ -22,13 +22,12 @@ use crate::checksum;
 use crate::dns::{HEADER_OCTETS, Header, Question};
 use crate::filter::DNS_PORT;
 use crate::limits::EXTENSION_HEADERS_MAX;
-use crate::packet::{IPV6_HEADER_OCTETS, PROTOCOL_UDP, PROTOCOLS_EXTENSION, UDP_HEADER_OCTETS};
+use crate::packet::{IPV6_HEADER_OCTETS, PROTOCOL_FRAGMENT, PROTOCOL_TCP, PROTOCOL_UDP, PROTOCOLS_EXTENSION};
 use crate::tcp;
+use crate::udp::HEADER_OCTETS as UDP_HEADER_OCTETS;
 
 pub const PROTOCOL_ICMP: u8 = 1;
 pub const PROTOCOL_ICMPV6: u8 = 58;
-const PROTOCOL_TCP: u8 = 6;
-const PROTOCOL_FRAGMENT: u8 = 44;
 
 const ICMP_HEADER_OCTETS: usize = 8;
 const ICMP_CHECKSUM: usize = 2;

@@ -2,7 +2,8 @@
 //! observations.
 //!
 //! The sensor's half, in the order in which octets pass through it:
-//! [`frame`] → [`packet`] → [`filter`] → [`transaction`] → [`privacy`] → [`nmsg`], driven by [`recorder`].
+//! [`frame`] → [`packet`] → [`udp`] → [`message`] → [`filter`] → [`transaction`] → [`stored`] → [`nmsg`], driven by
+//! [`recorder`] up to the message and by [`exchange`] from there.
 //! [`bpf`] compiles the same filter for the kernel. The hub's half: [`nmsg`] → [`observation`] → [`dedupe`].
 //! [`dns`] holds what both need of RFC 1035.
 //!
@@ -15,10 +16,12 @@ pub mod bpf;
 pub mod checksum;
 #[cfg(test)]
 mod compose;
+pub mod counters;
 pub mod dedupe;
 pub mod dns;
 pub mod dnstap;
 pub mod error;
+pub mod exchange;
 pub mod filter;
 pub mod frame;
 pub mod frame_streams;
@@ -26,14 +29,17 @@ pub mod icmp;
 pub mod limits;
 pub mod local_zones;
 pub mod lru;
+pub mod message;
 pub mod nmsg;
 pub mod observation;
 pub mod outcome;
 pub mod packet;
-pub mod privacy;
 pub mod recorder;
 pub mod resolvers;
 pub mod responder;
 pub mod scrub;
+pub mod settings;
+pub mod stored;
 pub mod tcp;
 pub mod transaction;
+pub mod udp;

@@ -9,16 +9,15 @@
 //! The bailiwick is provisional: the deepest zone at or above the owner that the authority section of an
 //! authoritative answer names by an NS or SOA record; the root where there is none.
 
+use std::borrow::Cow;
 use std::ops::Range;
 
 use crate::dns::name::{self, ROOT};
 use crate::dns::{Header, Malformed, Question, Rcode, Record, Records, Section, rdata, rrtype};
-use crate::frame::{Frame, LinkType, Timestamp};
 use crate::limits::RRSET_OCTETS_MAX;
 use crate::nmsg::Payload;
 use crate::nmsg::dnsqr::{self, DnsQr, Kind};
-use crate::outcome::Outcome;
-use crate::packet::Datagram;
+use crate::stored::{self, Unreadable};
 
 //------------ Refusal -----------------------------------------------------------------------------------------
 
@@ -69,13 +68,16 @@ impl From<Malformed> for Refusal {
 //------------ Answer ------------------------------------------------------------------------------------------
 
 /// The response of an observable transaction.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Answer<'a> {
     /// When it came, in seconds since 1970.
     pub seconds: u32,
+    /// The zone whose server was asked, as wire name, if the sensor's resolver told.
+    pub query_zone: Option<&'a [u8]>,
     header: Header,
-    question: Question<'a>,
-    message: &'a [u8],
+    /// Where its question ends.
+    question_end: usize,
+    message: Cow<'a, [u8]>,
 }
 
 impl<'a> Answer<'a> {
@@ -91,15 +93,12 @@ impl<'a> Answer<'a> {
         if dnsqr.kind != Kind::QueryResponse as u32 {
             return Err(Refusal::FilteredType);
         }
-        let (packet, seconds) = match (&dnsqr.response_packet[..], &dnsqr.response_time_sec[..]) {
-            ([packet], [seconds]) => (*packet, *seconds),
-            ([_, _, ..], _) => return Err(Refusal::FilteredFragmented),
-            _ => return Err(Refusal::RejectedMalformed),
-        };
-        let seconds = u32::try_from(seconds).map_err(|_| Refusal::RejectedMalformed)?;
-        let message = udp_payload(packet)?;
-        let header = Header::parse(message).ok_or(Refusal::RejectedMalformed)?;
-        let question = Question::of_message(&header, message)?;
+        // Several packets have several times; a message is there when the last of them has come.
+        let seconds = dnsqr.response_time_sec.iter().max().ok_or(Refusal::RejectedMalformed)?;
+        let seconds = u32::try_from(*seconds).map_err(|_| Refusal::RejectedMalformed)?;
+        let message = stored::message(dnsqr.proto, &dnsqr.response_packet)?;
+        let header = Header::parse(&message).ok_or(Refusal::RejectedMalformed)?;
+        let question = Question::of_message(&header, &message)?;
         if !header.is_response() || !header.is_standard_query() || u32::from(header.id) != dnsqr.id {
             return Err(Refusal::RejectedQuestion);
         }
@@ -118,23 +117,16 @@ impl<'a> Answer<'a> {
         if question.class != rrtype::CLASS_IN {
             return Err(Refusal::FilteredClass);
         }
-        Ok(Answer { seconds, header, question, message })
+        Ok(Answer { seconds, query_zone: dnsqr.query_zone, header, question_end: question.end(), message })
     }
 }
 
-/// The UDP payload of an IP datagram.
-fn udp_payload(packet: &[u8]) -> Result<&[u8], Refusal> {
-    let frame = Frame {
-        link: LinkType::Raw,
-        time: Timestamp::default(),
-        wire_length: packet.len(),
-        octets: packet,
-        checksum_ready: true,
-    };
-    match Datagram::parse(&frame, |_, _| true) {
-        Ok(datagram) => Ok(datagram.payload()),
-        Err(Outcome::RejectedFragment) => Err(Refusal::FilteredFragmented),
-        Err(_) => Err(Refusal::RejectedMalformed),
+impl From<Unreadable> for Refusal {
+    fn from(unreadable: Unreadable) -> Self {
+        match unreadable {
+            Unreadable::Fragmented => Refusal::FilteredFragmented,
+            Unreadable::Malformed => Refusal::RejectedMalformed,
+        }
     }
 }
 
@@ -235,7 +227,7 @@ impl Decomposer {
         self.parts.clear();
         let mut counts = RecordCounts::default();
         let mut previous: Option<Owner> = None;
-        for record in Records::behind(&answer.header, &answer.question, answer.message) {
+        for record in Records::from(&answer.header, &answer.message, answer.question_end) {
             let record = record?;
             counts.records += 1;
             let rdata = &answer.message[record.rdata..record.rdata_end];
@@ -251,10 +243,10 @@ impl Decomposer {
                 counts.filtered_class += 1;
                 continue;
             }
-            let owner = self.owner(answer.message, &record, &mut previous)?;
+            let owner = self.owner(&answer.message, &record, &mut previous)?;
             let start = self.octets.len();
             rdata::canonicalise(
-                answer.message,
+                &answer.message,
                 record.rdata,
                 record.rdata_end,
                 record.rrtype,

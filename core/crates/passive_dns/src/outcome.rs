@@ -1,45 +1,82 @@
-//! What becomes of a packet.
+//! What becomes of packets, and of the messages that they carry.
+//!
+//! Two ledgers, one behind the other. A packet is judged by what can be seen before a DNS message is there: link
+//! type, addresses, protocol, ports, headers. A message, whatever it came by, is judged by its contents. Each unit
+//! has exactly one outcome; two of the outcomes are places to wait in, and their counts fall again.
 
-/// What becomes of a packet; every packet has exactly one outcome.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum Outcome {
-    /// It waits in the table, or is part of a transaction.
-    Recorded,
-    /// Neither the sender of a query nor the receiver of a response is a listed resolver.
-    FilteredDirection,
-    /// Both ends are listed.
-    FilteredBothListed,
-    /// Recursion is desired.
-    FilteredRd,
-    /// Another opcode than QUERY.
-    FilteredOpcode,
-    /// Not to port 53, for a query, or not from port 53, for a response.
-    FilteredPort,
-    /// Not UDP over IP.
-    FilteredProtocol,
-    /// The capture cut it short.
-    RejectedTruncated,
-    /// Its headers contradict its length or each other.
-    RejectedMalformed,
-    /// A piece of a fragmented datagram.
-    RejectedFragment,
-    /// Of a link type that is not read.
-    RejectedLinktype,
+/// Declares an enumeration of outcomes, with the counter and the reason of each.
+macro_rules! outcomes {
+    ($(#[$meta:meta])* $name:ident { $($outcome:ident => $counter:literal, $reason:literal;)* }) => {
+        $(#[$meta])*
+        #[derive(Clone, Copy, Debug, Eq, PartialEq)]
+        pub enum $name {
+            $(#[doc = $reason] $outcome,)*
+        }
+
+        impl $name {
+            pub const ALL: [$name; [$($counter),*].len()] = [$($name::$outcome),*];
+
+            /// The counters' names, in the order of the outcomes.
+            pub const COUNTERS: [&'static str; Self::ALL.len()] = [$($counter),*];
+
+            pub fn counter(self) -> &'static str {
+                Self::COUNTERS[self as usize]
+            }
+
+            /// Why, for people: what is true of such a unit.
+            pub fn reason(self) -> &'static str {
+                match self {
+                    $($name::$outcome => $reason,)*
+                }
+            }
+        }
+    };
 }
 
-impl Outcome {
-    /// The counters' names, in the order of the outcomes.
-    pub const COUNTERS: [&str; 11] = [
-        "packets_recorded",
-        "packets_filtered_direction",
-        "packets_filtered_both_listed",
-        "packets_filtered_rd",
-        "packets_filtered_opcode",
-        "packets_filtered_port",
-        "packets_filtered_protocol",
-        "packets_rejected_truncated",
-        "packets_rejected_malformed",
-        "packets_rejected_fragment",
-        "packets_rejected_linktype",
-    ];
+outcomes! {
+    /// What becomes of a packet.
+    PacketOutcome {
+        Passed => "packets_passed", "It carried a message, or helped to.";
+        Waiting => "packets_waiting", "It is held until the rest of its datagram or message is there.";
+        FilteredDirection => "packets_filtered_direction",
+            "It goes neither from a listed resolver to a server nor back.";
+        FilteredBothListed => "packets_filtered_both_listed", "Both ends are listed resolvers.";
+        FilteredPort => "packets_filtered_port", "Neither port is 53.";
+        FilteredProtocol => "packets_filtered_protocol", "It is no UDP over IP.";
+        RejectedTruncated => "packets_rejected_truncated", "The capture cut it short.";
+        RejectedMalformed => "packets_rejected_malformed",
+            "Its headers contradict its length or each other.";
+        RejectedFragment => "packets_rejected_fragment", "It is a piece of a fragmented datagram.";
+        RejectedLinktype => "packets_rejected_linktype", "Its link type is not read.";
+    }
+}
+
+outcomes! {
+    /// What becomes of a message.
+    MessageOutcome {
+        Recorded => "messages_recorded", "It is part of a transaction.";
+        Pending => "transactions_pending", "It is a query that waits for its response.";
+        FilteredDirection => "messages_filtered_direction",
+            "It is a query sent to the resolver, or a response sent by it.";
+        FilteredOpcode => "messages_filtered_opcode", "Its opcode is not QUERY.";
+        FilteredRd => "messages_filtered_rd", "Recursion is desired: a client asks, or a forwarder for clients.";
+        FilteredQtype => "messages_filtered_qtype", "It is about AXFR, IXFR or TKEY: whole zones and keys.";
+        RejectedMalformed => "messages_rejected_malformed", "Its header or its question is not whole.";
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_outcome_has_its_counter() {
+        for outcome in PacketOutcome::ALL {
+            assert!(outcome.counter().starts_with("packets_"), "{outcome:?}");
+        }
+        for outcome in MessageOutcome::ALL {
+            let waits = outcome == MessageOutcome::Pending;
+            assert_eq!(!outcome.counter().starts_with("messages_"), waits, "{outcome:?}");
+        }
+    }
 }

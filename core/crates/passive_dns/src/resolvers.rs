@@ -76,6 +76,8 @@ pub struct Resolvers {
     prefixes: Vec<Prefix>,
     ipv4: Vec<(u128, u128)>,
     ipv6: Vec<(u128, u128)>,
+    /// Whether every address of a family, IPv4 or IPv6, is listed.
+    everybody: [bool; 2],
 }
 
 impl Resolvers {
@@ -95,7 +97,23 @@ impl Resolvers {
         let ranges = |ipv4: bool| {
             prefixes.iter().filter(|prefix| prefix.address.is_ipv4() == ipv4).map(Prefix::bounds).collect()
         };
-        Ok(Resolvers { ipv4: ranges(true), ipv6: ranges(false), prefixes })
+        let (ipv4, ipv6): (Vec<_>, Vec<_>) = (ranges(true), ranges(false));
+        let everybody = [covers(&ipv4, u128::from(u32::MAX)), covers(&ipv6, u128::MAX)];
+        Ok(Resolvers { ipv4, ipv6, prefixes, everybody })
+    }
+
+    /// Whether every address of this address's family is listed, so that the list tells nobody from anybody.
+    pub fn is_everybody(&self, address: &IpAddr) -> bool {
+        self.everybody[usize::from(address.is_ipv6())]
+    }
+
+    /// Refuses a list that tells nobody from anybody in one of the families.
+    pub fn refuse_everybody(&self) -> Result<(), SettingError> {
+        match self.everybody {
+            [false, false] => Ok(()),
+            [true, _] => Err(SettingError::Everybody { family: "IPv4" }),
+            [false, true] => Err(SettingError::Everybody { family: "IPv6" }),
+        }
     }
 
     pub fn contains(&self, address: &IpAddr) -> bool {
@@ -108,6 +126,18 @@ impl Resolvers {
     pub fn prefixes(&self) -> &[Prefix] {
         &self.prefixes
     }
+}
+
+/// Whether sorted, disjoint ranges leave no gap up to `last`.
+fn covers(ranges: &[(u128, u128)], last: u128) -> bool {
+    let mut next = Some(0);
+    for (from, to) in ranges {
+        if next != Some(*from) {
+            return false;
+        }
+        next = to.checked_add(1);
+    }
+    ranges.last().is_some_and(|(_, to)| *to == last)
 }
 
 #[cfg(test)]
@@ -140,9 +170,24 @@ mod tests {
     }
 
     #[test]
-    fn everything_is_a_prefix_too() {
-        let resolvers = Resolvers::parse(&["0.0.0.0/0", "::/0"]).unwrap();
-        assert!(contains(&resolvers, "255.255.255.255") && contains(&resolvers, "ffff::"));
+    fn everybody_in_one_prefix_or_in_several() {
+        for (prefixes, family) in [
+            (&["0.0.0.0/0"][..], Some("IPv4")),
+            (&["0.0.0.0/1", "128.0.0.0/2", "192.0.0.0/2", "2001:db8::53"], Some("IPv4")),
+            (&["::/0", "192.0.2.53"], Some("IPv6")),
+            (&["8000::/1", "::/1"], Some("IPv6")),
+            (&["0.0.0.0/1", "128.0.0.0/2", "2001:db8::53"], None),
+            (&["128.0.0.0/1", "8000::/1"], None),
+        ] {
+            let resolvers = Resolvers::parse(prefixes).unwrap();
+            let refused = resolvers.refuse_everybody().err();
+            assert_eq!(refused, family.map(|family| SettingError::Everybody { family }), "{prefixes:?}");
+            let [ipv4, ipv6] =
+                ["192.0.2.1", "2001:db8::1"].map(|address| resolvers.is_everybody(&address.parse().unwrap()));
+            assert_eq!((ipv4, ipv6), (family == Some("IPv4"), family == Some("IPv6")), "{prefixes:?}");
+        }
+        let everybody = Resolvers::parse(&["0.0.0.0/0", "::/0"]).unwrap();
+        assert!(contains(&everybody, "255.255.255.255") && contains(&everybody, "ffff::"));
     }
 
     #[test]

@@ -1,13 +1,12 @@
 //! Pairing responses with the queries that wait for them.
 //!
-//! The rules are those of NMSG base:dnsqr. Queries wait in a table keyed by addresses, ports and id. A response
+//! The rules are those of NMSG base:dnsqr. Queries wait in a table keyed by addresses, ports, protocol and id. A response
 //! takes the oldest of its key whose question it repeats: type, class and every octet of the name, letter case
 //! included, which makes resolvers that vary the case (0x20) hard to fool. A message without a question pairs on
 //! the key alone, but only if the response says FORMERR, SERVFAIL, NOTIMP or REFUSED. A query that is sent again
 //! waits a second time. The table is bounded by entries and by octets: the oldest query leaves first.
 
 use std::hash::BuildHasher;
-use std::net::IpAddr;
 use std::time::Duration;
 
 use hashbrown::{DefaultHashBuilder, HashTable};
@@ -15,16 +14,16 @@ use hashbrown::{DefaultHashBuilder, HashTable};
 use crate::dns::{Question, Rcode};
 use crate::frame::Timestamp;
 use crate::limits::{PAIRING_WALK_MAX, PENDING_OCTETS_MAX};
+use crate::message::{Endpoint, Transport};
 
 //------------ Key ---------------------------------------------------------------------------------------------
 
-/// What a query and its response have in common before their question is looked at; the protocol is UDP.
+/// What a query and its response have in common before their question is looked at.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 pub struct Key {
-    pub initiator: IpAddr,
-    pub responder: IpAddr,
-    pub initiator_port: u16,
-    pub responder_port: u16,
+    pub resolver: Endpoint,
+    pub server: Endpoint,
+    pub transport: Transport,
     pub id: u16,
 }
 
@@ -35,8 +34,8 @@ pub struct Key {
 pub struct Pending<'a> {
     pub key: Key,
     pub question: Option<Question<'a>>,
-    /// The query's IP datagram; empty if it is not kept.
-    pub packet: &'a [u8],
+    /// The query's packets, one behind the other ([`crate::stored`]); empty if they are not kept.
+    pub packets: &'a [u8],
     pub time: Timestamp,
 }
 
@@ -63,15 +62,15 @@ struct Slot {
     /// Type and class, if there is a question.
     question: Option<(u16, u16)>,
     name_octets: u8,
-    /// The name, then the packet.
+    /// The name, then the packets.
     octets: Vec<u8>,
 }
 
 impl Slot {
     fn pending(&self) -> Pending<'_> {
-        let (name, packet) = self.octets.split_at(usize::from(self.name_octets));
+        let (name, packets) = self.octets.split_at(usize::from(self.name_octets));
         let question = self.question.map(|(rrtype, class)| Question { name, rrtype, class });
-        Pending { key: self.key, question, packet, time: self.time }
+        Pending { key: self.key, question, packets, time: self.time }
     }
 }
 
@@ -106,6 +105,22 @@ impl Table {
             length: 0,
             heads: HashTable::new(),
             hasher: DefaultHashBuilder::default(),
+        }
+    }
+
+    /// Changes the bounds; what waits stays, until they make it go.
+    pub fn set_bounds(&mut self, entries_max: usize, timeout: Duration) {
+        self.entries_max = entries_max;
+        self.timeout = timeout;
+    }
+
+    /// Forgets the packets of all queries; the queries stay.
+    pub fn forget_packets(&mut self) {
+        for slot in &mut self.slots {
+            // A free slot keeps the length of a name that has left it.
+            let name_octets = usize::from(slot.name_octets).min(slot.octets.len());
+            self.octets -= slot.octets.len() - name_octets;
+            slot.octets.truncate(name_octets);
         }
     }
 
@@ -216,7 +231,7 @@ impl Table {
         slot.question = query.question.map(|question| (question.rrtype, question.class));
         slot.name_octets = u8::try_from(name.len()).expect("a name has 255 octets at most");
         slot.octets.extend_from_slice(name);
-        slot.octets.extend_from_slice(query.packet);
+        slot.octets.extend_from_slice(query.packets);
         index
     }
 
@@ -306,10 +321,9 @@ mod tests {
 
     fn key(id: u16) -> Key {
         Key {
-            initiator: "192.0.2.53".parse().unwrap(),
-            responder: "198.51.100.1".parse().unwrap(),
-            initiator_port: 50_000,
-            responder_port: 53,
+            resolver: Endpoint { address: "192.0.2.53".parse().unwrap(), port: 50_000 },
+            server: Endpoint { address: "198.51.100.1".parse().unwrap(), port: 53 },
+            transport: Transport::Udp,
             id,
         }
     }
@@ -322,7 +336,7 @@ mod tests {
         Pending {
             key: key(id),
             question: name.map(question),
-            packet: b"packet",
+            packets: b"packet",
             time: Timestamp::new(seconds, 999_999_999),
         }
     }

@@ -1,13 +1,14 @@
 //! The kernel's filter and the one in user space are one: a program run by a small interpreter of classic BPF
-//! agrees with [`passive_dns::filter::Filter`] on generated frames.
+//! agrees with the recorder on generated frames.
 
 mod common;
 
 use passive_dns::bpf::{self, INSTRUCTIONS_MAX, Instruction, code};
-use passive_dns::filter::Filter;
 use passive_dns::frame::LinkType;
-use passive_dns::outcome::Outcome;
+use passive_dns::outcome::{MessageOutcome, PacketOutcome};
+use passive_dns::recorder::Recorder;
 use passive_dns::resolvers::Resolvers;
+use passive_dns::settings::Settings;
 use proptest::prelude::*;
 
 /// Runs a program; what it returns is how much of the packet to keep. A load beyond the packet returns 0, as in
@@ -87,12 +88,18 @@ fn agree(
     octets: &[u8],
 ) -> Result<(), TestCaseError> {
     let kernel = run(program, octets) > 0;
-    let filter = Filter::new(resolvers.clone(), false);
-    match filter.admit(&common::frame(link, octets, 0)) {
-        Ok(_) => prop_assert!(kernel, "the kernel dropped a message that enters"),
-        // Lengths and names are not looked at in the kernel.
-        Err(Outcome::RejectedMalformed) => {}
-        Err(outcome) => prop_assert!(!kernel, "the kernel passed on a frame whose outcome is {outcome:?}"),
+    let mut recorder = Recorder::new(resolvers.clone(), &Settings::default()).unwrap();
+    let fate = recorder.record(&common::frame(link, octets, 0));
+    match (fate.packet, fate.messages.first().map(|fate| fate.outcome)) {
+        (_, Some(MessageOutcome::Recorded | MessageOutcome::Pending)) => {
+            prop_assert!(kernel, "the kernel dropped a message that enters");
+        }
+        // Lengths, names and what is asked for are not looked at in the kernel.
+        (PacketOutcome::RejectedMalformed, _) => {}
+        (_, Some(MessageOutcome::RejectedMalformed | MessageOutcome::FilteredQtype)) => {}
+        (packet, message) => {
+            prop_assert!(!kernel, "the kernel passed on a frame whose outcome is {packet:?}, {message:?}");
+        }
     }
     Ok(())
 }
@@ -123,20 +130,23 @@ fn generated_frames_reach_every_outcome_of_the_filter() {
     use proptest::strategy::ValueTree;
     use proptest::test_runner::TestRunner;
     let mut runner = TestRunner::deterministic();
-    let filter = Filter::new(Resolvers::parse(&common::RESOLVERS).unwrap(), false);
-    let mut seen = [false; Outcome::COUNTERS.len()];
+    let resolvers = Resolvers::parse(&common::RESOLVERS).unwrap();
+    let mut recorder = Recorder::new(resolvers, &Settings::default()).unwrap();
     for _ in 0..20_000 {
         let octets = common::octets(LinkType::Ethernet).new_tree(&mut runner).unwrap().current();
-        let outcome = match filter.admit(&common::frame(LinkType::Ethernet, &octets, 0)) {
-            Ok(_) => Outcome::Recorded,
-            Err(outcome) => outcome,
-        };
-        seen[outcome as usize] = true;
+        recorder.record(&common::frame(LinkType::Ethernet, &octets, 0));
     }
-    seen[Outcome::RejectedTruncated as usize] = true;
-    seen[Outcome::RejectedLinktype as usize] = true;
-    let missing: Vec<_> = Outcome::COUNTERS.iter().zip(seen).filter(|(_, seen)| !seen).collect();
-    assert!(missing.is_empty(), "never seen: {missing:?}");
+    let counters = recorder.counters();
+    // The frames here are whole and of a link type that is read; nothing waits in user space.
+    let unreachable = ["packets_rejected_truncated", "packets_rejected_linktype", "packets_waiting"];
+    let names = PacketOutcome::COUNTERS.into_iter().chain(MessageOutcome::COUNTERS);
+    let counts = counters.packets.into_iter().chain(counters.messages);
+    let missing: Vec<_> = names
+        .zip(counts)
+        .filter(|(name, count)| *count == 0 && !unreachable.contains(name))
+        .map(|(name, _)| name)
+        .collect();
+    assert_eq!(missing, [""; 0]);
 }
 
 #[test]

@@ -6,9 +6,11 @@ use passive_dns::dedupe::{AddError, Added, Window};
 use passive_dns::dns::{Question, rrtype};
 use passive_dns::error::FormatError;
 use passive_dns::frame::Timestamp;
+use passive_dns::message::Endpoint;
 use passive_dns::nmsg::dnsdedupe::Expiration;
 use passive_dns::nmsg::dnsqr::{Capture, Kind, Transaction};
 use passive_dns::nmsg::{Archive, Codec, Envelope, Writer};
+use passive_dns::packet::PROTOCOL_UDP;
 use proptest::prelude::*;
 
 const LIMIT: usize = 1 << 24;
@@ -82,18 +84,19 @@ fn transaction(packet: &[u8], seconds: u32) -> Transaction<'_> {
     let time = Timestamp::new(seconds, 0);
     Transaction {
         kind: Kind::QueryResponse,
-        initiator: IpAddr::V4(Ipv4Addr::new(192, 0, 2, 53)),
-        responder: IpAddr::V4(Ipv4Addr::new(203, 0, 113, 1)),
-        initiator_port: 50_000,
-        responder_port: 53,
+        resolver: Endpoint { address: IpAddr::V4(Ipv4Addr::new(192, 0, 2, 53)), port: 50_000 },
+        server: Endpoint { address: IpAddr::V4(Ipv4Addr::new(203, 0, 113, 1)), port: 53 },
+        protocol: PROTOCOL_UDP,
         id: 0x1234,
         question: Some(Question { name: QNAME, rrtype: rrtype::A, class: 1 }),
         rcode: Some(0),
-        query: Some(Capture { time, packet: None }),
-        response: Some(Capture { time, packet: Some(packet) }),
+        query: Some(Capture { time, packets: &[] }),
+        response: Some(Capture { time, packets: packet }),
+        icmp: None,
         timeout: None,
         udp_checksum: None,
         resolver_address_zeroed: false,
+        query_zone: None,
     }
 }
 
@@ -284,7 +287,7 @@ fn refused_transactions_are_counted_by_their_reason() {
     };
     let whole = transaction(&good_packet, 1000);
     let with_packet = |packet| Transaction {
-        response: Some(Capture { time: Timestamp::new(1, 0), packet: Some(packet) }),
+        response: Some(Capture { time: Timestamp::new(1, 0), packets: packet }),
         ..whole
     };
     let other_question =

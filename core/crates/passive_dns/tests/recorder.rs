@@ -5,11 +5,13 @@ mod common;
 use std::collections::HashMap;
 use std::time::Duration;
 
+use passive_dns::counters::Counters;
 use passive_dns::frame::{LinkType, Timestamp};
-use passive_dns::nmsg::dnsqr::DnsQr;
+use passive_dns::nmsg::dnsqr::{DnsQr, Kind};
 use passive_dns::nmsg::{Archive, Codec, Container, Payload};
-use passive_dns::recorder::{Counters, Recorder, Settings};
+use passive_dns::recorder::Recorder;
 use passive_dns::resolvers::Resolvers;
+use passive_dns::settings::{Kinds, Settings};
 use proptest::prelude::*;
 
 fn recorder(settings: &Settings) -> Recorder {
@@ -18,17 +20,22 @@ fn recorder(settings: &Settings) -> Recorder {
 
 fn assert_sums(counters: &Counters) -> Result<(), TestCaseError> {
     let named: HashMap<_, _> = counters.named().collect();
-    let outcomes: u64 = named
-        .iter()
-        .filter(|(name, _)| name.starts_with("packets_") && **name != "packets_seen")
-        .map(|(_, n)| n)
-        .sum();
-    prop_assert_eq!(named["packets_seen"], outcomes);
-    let in_transactions = 2 * named["transactions_query_response"]
-        + named["transactions_unanswered_query"]
-        + named["transactions_unsolicited_response"]
-        + named["transactions_pending"];
-    prop_assert_eq!(named["packets_recorded"], in_transactions);
+    let sum = |prefix: &str| -> u64 {
+        let of_stage = |name: &str| name.starts_with(prefix) && !name.ends_with("_seen");
+        named.iter().filter(|(name, _)| of_stage(name)).map(|(_, count)| count).sum()
+    };
+    prop_assert_eq!(named["packets_seen"], sum("packets_"));
+    prop_assert_eq!(named["messages_seen"], sum("messages_") + named["transactions_pending"]);
+    let messages: u64 =
+        [("query_response", 2), ("unanswered_query", 1), ("unsolicited_response", 1), ("icmp", 1)]
+            .iter()
+            .map(|(kind, messages)| {
+                let [written, filtered] =
+                    ["", "filtered_"].map(|way| named[&*format!("transactions_{way}{kind}")]);
+                messages * (written + filtered)
+            })
+            .sum();
+    prop_assert_eq!(named["messages_recorded"], messages);
     Ok(())
 }
 
@@ -51,12 +58,14 @@ proptest! {
         keep_query_packets: bool,
         clear_resolver_address: bool,
         admit_recursion_desired: bool,
+        kinds in prop::sample::subsequence(&Kind::NAMES[..], 1..=Kind::NAMES.len()),
     ) {
         let mut recorder = recorder(&Settings {
             table_max,
             keep_query_packets,
             clear_resolver_address,
             admit_recursion_desired,
+            kinds: Kinds::parse(&kinds).unwrap(),
             container_octets: 1024,
             ..Settings::default()
         });
@@ -70,16 +79,16 @@ proptest! {
             }
             recorder.record(&frame);
             assert_sums(&recorder.counters())?;
-            prop_assert!(recorder.counters().pending <= table_max as u64);
+            prop_assert!(recorder.counters().pending() <= table_max as u64);
             containers.extend(recorder.take_sealed());
         }
         containers.extend(recorder.finish());
         let counters = recorder.counters();
         assert_sums(&counters)?;
         prop_assert_eq!(counters.packets_seen, frames.len() as u64);
-        prop_assert_eq!(counters.pending, 0);
+        prop_assert_eq!(counters.pending(), 0);
         prop_assert_eq!(counters.containers_sealed, containers.len() as u64);
-        let transactions = counters.query_response + counters.unanswered_query + counters.unsolicited_response;
+        let transactions: u64 = counters.transactions.iter().sum();
         prop_assert_eq!(payload_count(&containers), transactions);
         for container in &containers {
             let archive = Archive::open(&container.octets, 1 << 20).unwrap();
@@ -134,6 +143,7 @@ fn message(response: bool, id: u16) -> Vec<u8> {
         id,
         flags: 0,
         name: b"\x07example\0".to_vec(),
+        qtype: 1,
         padding: 0,
     };
     if response {
@@ -174,9 +184,12 @@ fn unanswered_queries_say_how_long_they_waited() {
     let mut recorder = recorder(&Settings::default());
     record(&mut recorder, false, 1, 100);
     recorder.tick(Timestamp::new(160, 0));
-    assert_eq!(recorder.counters().pending, 1);
+    assert_eq!(recorder.counters().pending(), 1);
     recorder.tick(Timestamp::new(161, 500_000_000));
-    assert_eq!((recorder.counters().pending, recorder.counters().unanswered_query), (0, 1));
+    assert_eq!(
+        (recorder.counters().pending(), recorder.counters().transactions(Kind::UnansweredQuery)),
+        (0, 1)
+    );
     with_payloads(&recorder.finish(), |payloads| {
         let dnsqr = DnsQr::read(payloads[0].message).unwrap();
         assert_eq!((dnsqr.kind, dnsqr.timeout, dnsqr.rcode), (2, Some(61.5), None));
@@ -190,9 +203,10 @@ fn a_full_table_loses_nothing_but_patience() {
         record(&mut recorder, false, id, 100);
     }
     let counters = recorder.counters();
-    assert_eq!((counters.pending, counters.table_evicted, counters.unanswered_query), (2, 3, 3));
+    let unanswered = counters.transactions(Kind::UnansweredQuery);
+    assert_eq!((counters.pending(), counters.table_evicted, unanswered), (2, 3, 3));
     record(&mut recorder, true, 0, 100);
-    assert_eq!(recorder.counters().unsolicited_response, 1);
+    assert_eq!(recorder.counters().transactions(Kind::UnsolicitedResponse), 1);
 }
 
 #[test]
@@ -238,4 +252,61 @@ fn settings_out_of_range_are_refused() {
         let error = Recorder::new(resolvers, &settings).err().expect("a refusal").to_string();
         assert!(error.contains("must be from"), "{error}");
     }
+}
+
+#[test]
+fn types_that_are_switched_off_are_counted_and_not_written() {
+    for (kinds, written) in [
+        (&["query_response"][..], [1, 0, 0]),
+        (&["unanswered_query", "icmp"], [0, 1, 0]),
+        (&["unsolicited_response", "query_response"], [1, 0, 1]),
+    ] {
+        let mut recorder = recorder(&Settings { kinds: Kinds::parse(kinds).unwrap(), ..Settings::default() });
+        record(&mut recorder, false, 1, 100);
+        record(&mut recorder, true, 1, 100);
+        record(&mut recorder, false, 2, 100);
+        record(&mut recorder, true, 3, 100);
+        assert_eq!(payload_count(&recorder.finish()), written.iter().sum());
+        let counters = recorder.counters();
+        assert_eq!(counters.transactions[..3], written);
+        assert_eq!(counters.transactions_filtered[..3], written.map(|count| 1 - count));
+        assert_sums(&counters).unwrap();
+    }
+    assert!(Kinds::parse(&["tcp"]).unwrap_err().to_string().contains("query_response, unanswered_query"));
+    assert!(Kinds::parse::<&str>(&[]).is_err());
+}
+
+#[test]
+fn reconfiguring_keeps_what_waits_and_forgets_kept_packets() {
+    let mut recorder = recorder(&Settings { keep_query_packets: true, ..Settings::default() });
+    record(&mut recorder, false, 1, 100);
+    record(&mut recorder, true, 2, 100);
+    let cleared = Settings {
+        keep_query_packets: true,
+        clear_resolver_address: true,
+        codec: Codec::None,
+        ..Settings::default()
+    };
+    recorder.reconfigure(Resolvers::parse(&["192.0.2.53"]).unwrap(), &cleared).unwrap();
+    assert_eq!(payload_count(&recorder.take_sealed()), 1, "the container in progress was sealed");
+    record(&mut recorder, true, 1, 102);
+    with_payloads(&recorder.finish(), |payloads| {
+        let dnsqr = DnsQr::read(payloads[0].message).unwrap();
+        assert_eq!((dnsqr.kind, dnsqr.query_time_sec, dnsqr.query_packet), (1, vec![100], Vec::new()));
+        assert_eq!((dnsqr.query_ip, dnsqr.query_port), (&[0; 4][..], 0));
+    });
+    let wrong = Settings { table_max: 0, ..Settings::default() };
+    assert!(recorder.reconfigure(Resolvers::parse(&["192.0.2.53"]).unwrap(), &wrong).is_err());
+}
+
+#[test]
+fn a_list_of_everybody_is_refused_unless_it_is_asked_for() {
+    let everybody = || Resolvers::parse(&["0.0.0.0/0"]).unwrap();
+    let error = Recorder::new(everybody(), &Settings::default()).err().expect("a refusal").to_string();
+    assert!(error.contains("every IPv4 address") && error.contains("admit_every_address"), "{error}");
+    let settings = Settings { admit_every_address: true, ..Settings::default() };
+    let mut recorder = Recorder::new(everybody(), &settings).unwrap();
+    record(&mut recorder, false, 1, 100);
+    record(&mut recorder, true, 1, 100);
+    assert_eq!(recorder.counters().transactions(Kind::QueryResponse), 1);
 }

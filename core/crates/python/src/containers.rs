@@ -101,7 +101,8 @@ fn dnsqr_dict<'py>(py: Python<'py>, dnsqr: &DnsQr<'_>) -> PyResult<Bound<'py, Py
         .octets("icmp", dnsqr.icmp)?
         .value("timeout", dnsqr.timeout)?
         .enumeration("udp_checksum", dnsqr.udp_checksum, &dnsqr::UDP_CHECKSUMS)?
-        .value("resolver_address_zeroed", dnsqr.resolver_address_zeroed)?;
+        .value("resolver_address_zeroed", dnsqr.resolver_address_zeroed)?
+        .name("query_zone", "query_zone_text", dnsqr.query_zone)?;
     Ok(fields.0)
 }
 

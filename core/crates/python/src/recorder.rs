@@ -4,12 +4,15 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use passive_dns::counters::Counters;
 use passive_dns::error::SettingError;
 use passive_dns::frame::FrameSource;
-use passive_dns::nmsg::{self, Envelope};
-use passive_dns::recorder::{self, Counters, Pause, Settings};
+use passive_dns::nmsg;
+use passive_dns::recorder::{self, Pause};
 use passive_dns::resolvers::Resolvers;
+use passive_dns::settings::{Kinds, Settings};
 use passive_dns_capture::CaptureError;
+use pyo3::exceptions::PyTypeError;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict};
 
@@ -68,45 +71,62 @@ fn seconds(name: &'static str, given: f64) -> Result<Duration, SettingError> {
         .ok_or_else(wrong)
 }
 
+/// The keywords of the constructor and of `reconfigure`.
+fn settings(keywords: Option<&Bound<'_, PyDict>>) -> PyResult<Settings> {
+    let mut settings = Settings::default();
+    for (name, value) in keywords.into_iter().flatten() {
+        let name: String = name.extract()?;
+        match name.as_str() {
+            "query_timeout" => {
+                settings.query_timeout = seconds("query_timeout", value.extract()?).map_err(Error::from)?;
+            }
+            "table_max" => settings.table_max = value.extract()?,
+            "types" => {
+                settings.kinds = Kinds::parse(&value.extract::<Vec<String>>()?).map_err(Error::from)?;
+            }
+            "keep_query_packets" => settings.keep_query_packets = value.extract()?,
+            "clear_resolver_address" => settings.clear_resolver_address = value.extract()?,
+            "admit_recursion_desired" => settings.admit_recursion_desired = value.extract()?,
+            "admit_every_address" => settings.admit_every_address = value.extract()?,
+            "source" => settings.envelope.source = value.extract()?,
+            "operator" => settings.envelope.operator = value.extract()?,
+            "group" => settings.envelope.group = value.extract()?,
+            "container_bytes" => settings.container_octets = value.extract()?,
+            "flush_interval" => {
+                settings.flush_interval = seconds("flush_interval", value.extract()?).map_err(Error::from)?;
+            }
+            "codec" => settings.codec = value.extract::<String>()?.parse().map_err(Error::from)?,
+            _ => return Err(PyTypeError::new_err(format!("unexpected keyword argument '{name}'"))),
+        }
+    }
+    Ok(settings)
+}
+
 #[pymethods]
 impl Recorder {
     #[new]
-    #[pyo3(signature = (
-        resolvers, *, query_timeout = 60.0, table_max = 131_072, keep_query_packets = false,
-        clear_resolver_address = false, source = 0, operator = 0, group = 0, container_bytes = 524_288,
-        flush_interval = 1.0, codec = "zstd", admit_recursion_desired = false
-    ))]
-    #[expect(clippy::too_many_arguments, reason = "they are keywords in Python")]
-    fn new(
-        resolvers: Vec<String>,
-        query_timeout: f64,
-        table_max: usize,
-        keep_query_packets: bool,
-        clear_resolver_address: bool,
-        source: u32,
-        operator: u32,
-        group: u32,
-        container_bytes: usize,
-        flush_interval: f64,
-        codec: &str,
-        admit_recursion_desired: bool,
-    ) -> Result<Self, Error> {
-        let settings = Settings {
-            query_timeout: seconds("query_timeout", query_timeout)?,
-            table_max,
-            keep_query_packets,
-            clear_resolver_address,
-            admit_recursion_desired,
-            envelope: Envelope { source, operator, group },
-            container_octets: container_bytes,
-            flush_interval: seconds("flush_interval", flush_interval)?,
-            codec: codec.parse()?,
-        };
+    #[pyo3(signature = (resolvers, **keywords))]
+    fn new(resolvers: Vec<String>, keywords: Option<&Bound<'_, PyDict>>) -> PyResult<Self> {
+        let settings = settings(keywords)?;
+        let resolvers = Resolvers::parse(&resolvers).map_err(Error::from)?;
         Ok(Recorder {
-            inner: Mutex::new(recorder::Recorder::new(Resolvers::parse(&resolvers)?, &settings)?),
+            inner: Mutex::new(recorder::Recorder::new(resolvers, &settings).map_err(Error::from)?),
             at_end: AtomicBool::new(false),
             counters: Mutex::default(),
         })
+    }
+
+    #[pyo3(signature = (resolvers, **keywords))]
+    fn reconfigure(
+        &self,
+        py: Python<'_>,
+        resolvers: Vec<String>,
+        keywords: Option<&Bound<'_, PyDict>>,
+    ) -> PyResult<()> {
+        let settings = settings(keywords)?;
+        let resolvers = Resolvers::parse(&resolvers).map_err(Error::from)?;
+        py.detach(|| lock(&self.inner).reconfigure(resolvers, &settings)).map_err(Error::from)?;
+        Ok(())
     }
 
     fn pump(&self, py: Python<'_>, source: Source<'_>, timeout: f64) -> Result<Vec<Container>, Error> {

@@ -41,8 +41,8 @@ impl<'a> Question<'a> {
         }))
     }
 
-    /// Where the question's octets end.
-    fn end(&self) -> usize {
+    /// Where the octets of a message's question end.
+    pub fn end(&self) -> usize {
         HEADER_OCTETS + self.name.len() + 4
     }
 }

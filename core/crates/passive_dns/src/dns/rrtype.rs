@@ -48,3 +48,6 @@ pub const CLASS_IN: u16 = 1;
 pub const fn is_meta(rrtype: u16) -> bool {
     matches!(rrtype, 0 | OPT | 128..=255)
 }
+
+/// TKEY (RFC 2930), IXFR (RFC 1995) and AXFR (RFC 5936): questions whose answers are keys or whole zones.
+pub const KEYS_AND_TRANSFERS: [u16; 3] = [249, 251, 252];

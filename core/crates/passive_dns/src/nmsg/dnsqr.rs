@@ -6,9 +6,10 @@ use crate::checksum::UdpChecksum;
 use crate::dns::Question;
 use crate::error::FormatError;
 use crate::frame::Timestamp;
+use crate::message::Endpoint;
 use crate::nmsg::protobuf::{Fields, Sink};
 use crate::nmsg::{Message, Schema};
-use crate::packet::PROTOCOL_UDP;
+use crate::stored;
 
 /// Vendor base, type dnsqr.
 pub const SCHEMA: Schema = (1, 9);
@@ -39,6 +40,8 @@ mod field {
     pub const TIMEOUT: u32 = 20;
     pub const UDP_CHECKSUM: u32 = 21;
     pub const RESOLVER_ADDRESS_ZEROED: u32 = 22;
+    /// The first number of a range that base:dnsqr leaves to others; its readers skip what they do not know.
+    pub const QUERY_ZONE: u32 = 1000;
 }
 
 //------------ Kind --------------------------------------------------------------------------------------------
@@ -49,6 +52,29 @@ pub enum Kind {
     QueryResponse = 1,
     UnansweredQuery = 2,
     UnsolicitedResponse = 3,
+    Icmp = 5,
+}
+
+impl Kind {
+    pub const ALL: [Kind; 4] =
+        [Kind::QueryResponse, Kind::UnansweredQuery, Kind::UnsolicitedResponse, Kind::Icmp];
+
+    /// What settings and counters call them, in the order of [`Kind::ALL`].
+    pub const NAMES: [&str; 4] = ["query_response", "unanswered_query", "unsolicited_response", "icmp"];
+
+    /// The place in [`Kind::ALL`].
+    pub const fn index(self) -> usize {
+        match self {
+            Kind::QueryResponse => 0,
+            Kind::UnansweredQuery => 1,
+            Kind::UnsolicitedResponse => 2,
+            Kind::Icmp => 3,
+        }
+    }
+
+    pub fn name(self) -> &'static str {
+        Self::NAMES[self.index()]
+    }
 }
 
 /// The names of DnsQRType, by number.
@@ -68,30 +94,34 @@ pub const UDP_CHECKSUMS: [&str; 4] = ["ERROR", "ABSENT", "INCORRECT", "CORRECT"]
 
 //------------ Transaction -------------------------------------------------------------------------------------
 
-/// One packet of a transaction: when it was captured, and the packet if it is kept.
+/// One message of a transaction: when it came, and the packets that keep it, one behind the other, if any do.
 #[derive(Clone, Copy, Debug)]
 pub struct Capture<'a> {
     pub time: Timestamp,
-    pub packet: Option<&'a [u8]>,
+    pub packets: &'a [u8],
 }
 
-/// A transaction over UDP, to be written.
+/// A transaction, to be written.
 #[derive(Clone, Copy, Debug)]
 pub struct Transaction<'a> {
     pub kind: Kind,
-    pub initiator: IpAddr,
-    pub responder: IpAddr,
-    pub initiator_port: u16,
-    pub responder_port: u16,
+    pub resolver: Endpoint,
+    pub server: Endpoint,
+    /// IP's number of it.
+    pub protocol: u8,
     pub id: u16,
     pub question: Option<Question<'a>>,
     pub rcode: Option<u8>,
     pub query: Option<Capture<'a>>,
     pub response: Option<Capture<'a>>,
+    /// The IP datagram of an ICMP error.
+    pub icmp: Option<&'a [u8]>,
     /// Seconds that an unanswered query waited.
     pub timeout: Option<f64>,
     pub udp_checksum: Option<UdpChecksum>,
     pub resolver_address_zeroed: bool,
+    /// The zone whose server was asked, as wire name.
+    pub query_zone: Option<&'a [u8]>,
 }
 
 fn write_address(sink: &mut impl Sink, field: u32, address: &IpAddr) {
@@ -102,11 +132,18 @@ fn write_address(sink: &mut impl Sink, field: u32, address: &IpAddr) {
 }
 
 fn write_capture(sink: &mut impl Sink, [packet, seconds, nanoseconds]: [u32; 3], capture: &Capture<'_>) {
-    if let Some(octets) = capture.packet {
+    let mut packets = 0;
+    for octets in stored::split(capture.packets) {
         sink.octets(packet, octets);
+        packets += 1;
     }
-    sink.uint(seconds, capture.time.seconds());
-    sink.fixed32(nanoseconds, capture.time.nanoseconds());
+    // The times are parallel to the packets, and are there without packets too.
+    for _ in 0..packets.max(1) {
+        sink.uint(seconds, capture.time.seconds());
+    }
+    for _ in 0..packets.max(1) {
+        sink.fixed32(nanoseconds, capture.time.nanoseconds());
+    }
 }
 
 impl Message for Transaction<'_> {
@@ -114,11 +151,11 @@ impl Message for Transaction<'_> {
 
     fn write(&self, sink: &mut impl Sink) {
         sink.uint(field::TYPE, self.kind as u64);
-        write_address(sink, field::QUERY_IP, &self.initiator);
-        write_address(sink, field::RESPONSE_IP, &self.responder);
-        sink.uint(field::PROTO, u64::from(PROTOCOL_UDP));
-        sink.uint(field::QUERY_PORT, u64::from(self.initiator_port));
-        sink.uint(field::RESPONSE_PORT, u64::from(self.responder_port));
+        write_address(sink, field::QUERY_IP, &self.resolver.address);
+        write_address(sink, field::RESPONSE_IP, &self.server.address);
+        sink.uint(field::PROTO, u64::from(self.protocol));
+        sink.uint(field::QUERY_PORT, u64::from(self.resolver.port));
+        sink.uint(field::RESPONSE_PORT, u64::from(self.server.port));
         sink.uint(field::ID, u64::from(self.id));
         if let Some(question) = &self.question {
             sink.octets(field::QNAME, question.name);
@@ -138,6 +175,9 @@ impl Message for Transaction<'_> {
                 response,
             );
         }
+        if let Some(icmp) = self.icmp {
+            sink.octets(field::ICMP, icmp);
+        }
         if let Some(timeout) = self.timeout {
             sink.double(field::TIMEOUT, timeout);
         }
@@ -146,6 +186,9 @@ impl Message for Transaction<'_> {
         }
         if self.resolver_address_zeroed {
             sink.uint(field::RESOLVER_ADDRESS_ZEROED, 1);
+        }
+        if let Some(zone) = self.query_zone {
+            sink.octets(field::QUERY_ZONE, zone);
         }
     }
 }
@@ -177,6 +220,7 @@ pub struct DnsQr<'a> {
     pub timeout: Option<f64>,
     pub udp_checksum: Option<u32>,
     pub resolver_address_zeroed: Option<bool>,
+    pub query_zone: Option<&'a [u8]>,
 }
 
 impl<'a> DnsQr<'a> {
@@ -210,6 +254,7 @@ impl<'a> DnsQr<'a> {
                 field::TIMEOUT => dnsqr.timeout = Some(value.as_double()?),
                 field::UDP_CHECKSUM => dnsqr.udp_checksum = Some(value.as_u32()?),
                 field::RESOLVER_ADDRESS_ZEROED => dnsqr.resolver_address_zeroed = Some(value.as_bool()?),
+                field::QUERY_ZONE => dnsqr.query_zone = Some(value.as_octets()?),
                 _ => {}
             }
             // The required fields are the first seven.

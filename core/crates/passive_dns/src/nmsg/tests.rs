@@ -10,6 +10,7 @@ use crate::checksum::UdpChecksum;
 use crate::dns::Question;
 use crate::error::FormatError;
 use crate::frame::Timestamp;
+use crate::message::Endpoint;
 
 const LIMIT: usize = 1 << 20;
 
@@ -212,6 +213,18 @@ fn a_large_frame_of_unknown_size() {
 
 //------------ dnsqr -------------------------------------------------------------------------------------------
 
+fn endpoint() -> impl Strategy<Value = Endpoint> {
+    (address(), any::<u16>()).prop_map(|(address, port)| Endpoint { address, port })
+}
+
+/// Any octets, in an IPv4 datagram.
+fn packet() -> impl Strategy<Value = Vec<u8>> {
+    prop::collection::vec(any::<u8>(), 0..200).prop_map(|contents| {
+        let total = (20 + contents.len() as u16).to_be_bytes();
+        [&[0x45, 0][..], &total, &[0; 16], &contents].concat()
+    })
+}
+
 fn address() -> impl Strategy<Value = IpAddr> {
     prop_oneof![any::<[u8; 4]>().prop_map(IpAddr::from), any::<[u8; 16]>().prop_map(IpAddr::from)]
 }
@@ -231,30 +244,35 @@ fn octets_of(address: &IpAddr) -> Vec<u8> {
 proptest! {
     #[test]
     fn transactions_are_read_as_they_were_written(
-        initiator in address(),
-        responder in address(),
-        (initiator_port, responder_port, id) in any::<(u16, u16, u16)>(),
+        resolver in endpoint(),
+        server in endpoint(),
+        (protocol, id) in any::<(u8, u16)>(),
         question in prop::option::of((prop::collection::vec(any::<u8>(), 0..20), any::<u16>(), any::<u16>())),
         rcode in prop::option::of(0u8..16),
-        query in prop::option::of((time(), prop::option::of(prop::collection::vec(any::<u8>(), 1..200)))),
-        response in prop::option::of((time(), prop::collection::vec(any::<u8>(), 1..200))),
+        query in prop::option::of((time(), prop::collection::vec(packet(), 0..3))),
+        response in prop::option::of((time(), prop::collection::vec(packet(), 1..3))),
+        icmp in prop::option::of(prop::collection::vec(any::<u8>(), 1..100)),
+        query_zone in prop::option::of(prop::collection::vec(any::<u8>(), 1..20)),
         timeout in prop::option::of(0.0f64..1e9),
         resolver_address_zeroed: bool,
     ) {
+        let [query_packets, response_packets] = [&query, &response]
+            .map(|capture| capture.as_ref().map_or(Vec::new(), |(_, packets)| packets.concat()));
         let transaction = Transaction {
             kind: Kind::UnsolicitedResponse,
-            initiator,
-            responder,
-            initiator_port,
-            responder_port,
+            resolver,
+            server,
+            protocol,
             id,
             question: question.as_ref().map(|(name, rrtype, class)| Question { name, rrtype: *rrtype, class: *class }),
             rcode,
-            query: query.as_ref().map(|(time, packet)| Capture { time: *time, packet: packet.as_deref() }),
-            response: response.as_ref().map(|(time, packet)| Capture { time: *time, packet: Some(packet) }),
+            query: query.as_ref().map(|(time, _)| Capture { time: *time, packets: &query_packets }),
+            response: response.as_ref().map(|(time, _)| Capture { time: *time, packets: &response_packets }),
+            icmp: icmp.as_deref(),
             timeout,
             udp_checksum: Some(UdpChecksum::Incorrect),
             resolver_address_zeroed,
+            query_zone: query_zone.as_deref(),
         };
         let mut octets = Vec::new();
         transaction.write(&mut octets);
@@ -263,24 +281,32 @@ proptest! {
         prop_assert_eq!(length.0, octets.len());
 
         let dnsqr = DnsQr::read(&octets).unwrap();
-        let packets = |packet: Option<&[u8]>| packet.map(<[u8]>::to_vec).into_iter().collect::<Vec<_>>();
+        let packets = |capture: &Option<(Timestamp, Vec<Vec<u8>>)>| {
+            capture.as_ref().map_or(Vec::new(), |(_, packets)| packets.clone())
+        };
+        // Every packet has its time, and a message without packets has one.
+        let times = |capture: &Option<(Timestamp, Vec<Vec<u8>>)>| {
+            capture.iter().flat_map(|(time, packets)| vec![*time; packets.len().max(1)]).collect::<Vec<_>>()
+        };
         prop_assert_eq!(dnsqr.kind, 3);
-        prop_assert_eq!(dnsqr.query_ip, octets_of(&initiator));
-        prop_assert_eq!(dnsqr.response_ip, octets_of(&responder));
-        prop_assert_eq!(dnsqr.proto, 17);
+        prop_assert_eq!(dnsqr.query_ip, octets_of(&resolver.address));
+        prop_assert_eq!(dnsqr.response_ip, octets_of(&server.address));
+        prop_assert_eq!(dnsqr.proto, u32::from(protocol));
         prop_assert_eq!(
             (dnsqr.query_port, dnsqr.response_port, dnsqr.id),
-            (u32::from(initiator_port), u32::from(responder_port), u32::from(id))
+            (u32::from(resolver.port), u32::from(server.port), u32::from(id))
         );
         prop_assert_eq!(dnsqr.qname.map(<[u8]>::to_vec), question.as_ref().map(|(name, ..)| name.clone()));
         prop_assert_eq!(dnsqr.qtype, question.as_ref().map(|(_, rrtype, _)| u32::from(*rrtype)));
         prop_assert_eq!(dnsqr.qclass, question.as_ref().map(|(.., class)| u32::from(*class)));
         prop_assert_eq!(dnsqr.rcode, rcode.map(u32::from));
-        prop_assert_eq!(dnsqr.query_packet, packets(query.as_ref().and_then(|(_, packet)| packet.as_deref())));
-        prop_assert_eq!(dnsqr.query_time_sec, query.iter().map(|(time, _)| time.seconds() as i64).collect::<Vec<_>>());
-        prop_assert_eq!(dnsqr.query_time_nsec, query.iter().map(|(time, _)| time.nanoseconds()).collect::<Vec<_>>());
-        prop_assert_eq!(dnsqr.response_packet, packets(response.as_ref().map(|(_, packet)| &packet[..])));
-        prop_assert_eq!(dnsqr.response_time_sec, response.iter().map(|(time, _)| time.seconds() as i64).collect::<Vec<_>>());
+        prop_assert_eq!(dnsqr.query_packet, packets(&query));
+        prop_assert_eq!(dnsqr.query_time_sec, times(&query).iter().map(|time| time.seconds() as i64).collect::<Vec<_>>());
+        prop_assert_eq!(dnsqr.query_time_nsec, times(&query).iter().map(|time| time.nanoseconds()).collect::<Vec<_>>());
+        prop_assert_eq!(dnsqr.response_packet, packets(&response));
+        prop_assert_eq!(dnsqr.response_time_sec, times(&response).iter().map(|time| time.seconds() as i64).collect::<Vec<_>>());
+        prop_assert_eq!(dnsqr.icmp, icmp.as_deref());
+        prop_assert_eq!(dnsqr.query_zone, query_zone.as_deref());
         prop_assert_eq!(dnsqr.timeout, timeout);
         prop_assert_eq!(dnsqr.udp_checksum, Some(2));
         prop_assert_eq!(dnsqr.resolver_address_zeroed, resolver_address_zeroed.then_some(true));

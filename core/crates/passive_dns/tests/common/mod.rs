@@ -36,6 +36,7 @@ pub struct Parts {
     pub id: u16,
     pub flags: u16,
     pub name: Vec<u8>,
+    pub qtype: u16,
     pub padding: usize,
 }
 
@@ -54,7 +55,8 @@ impl Parts {
             message.extend(word.to_be_bytes());
         }
         message.extend(&self.name);
-        message.extend([0, 1, 0, 1]);
+        message.extend(self.qtype.to_be_bytes());
+        message.extend([0, 1]);
         message
     }
 
@@ -157,11 +159,12 @@ pub fn parts(link: LinkType) -> impl Strategy<Value = Parts> {
             1 => any::<u16>()
         ],
         label,
+        prop_oneof![9 => Just(1u16), 1 => 248u16..254],
         0usize..5,
     );
     (outer, inner).prop_map(move |(outer, inner)| {
         let (vlan_tags, ipv6, source, destination, extras, protocol, fragment) = outer;
-        let (source_port, destination_port, id, flags, name, padding) = inner;
+        let (source_port, destination_port, id, flags, name, qtype, padding) = inner;
         Parts {
             link,
             vlan_tags,
@@ -176,6 +179,7 @@ pub fn parts(link: LinkType) -> impl Strategy<Value = Parts> {
             id,
             flags,
             name: name.to_vec(),
+            qtype,
             padding,
         }
     })

@@ -1,0 +1,311 @@
+//! From messages to transactions, and on into containers.
+
+use std::time::Duration;
+
+use crate::counters::Counters;
+use crate::filter::{Admitted, Filter};
+use crate::frame::Timestamp;
+use crate::message::{Direction, Endpoint, Message};
+use crate::nmsg::dnsqr::{Capture, Kind, Transaction};
+use crate::nmsg::{Container, Writer};
+use crate::outcome::MessageOutcome;
+use crate::settings::{Kinds, Settings};
+use crate::stored;
+use crate::transaction::{Key, Pending, Table};
+
+/// What became of a message.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct MessageFate {
+    pub outcome: MessageOutcome,
+    /// The transaction that the message completed.
+    pub kind: Option<Kind>,
+}
+
+/// Pairs messages, and writes what comes of them.
+pub struct Exchange {
+    table: Table,
+    output: Output,
+    messages_seen: u64,
+    messages: [u64; MessageOutcome::COUNTERS.len()],
+    table_evicted: u64,
+    keep_query_packets: bool,
+    /// A query's packets on their way into the table.
+    packets: Vec<u8>,
+    /// What became of the messages since [`Exchange::begin`].
+    fates: Vec<MessageFate>,
+}
+
+impl Exchange {
+    pub fn new(settings: &Settings) -> Self {
+        Exchange {
+            table: Table::new(settings.table_max, settings.query_timeout),
+            output: Output::new(settings),
+            messages_seen: 0,
+            messages: [0; MessageOutcome::COUNTERS.len()],
+            table_evicted: 0,
+            keep_query_packets: settings.keep_query_packets,
+            packets: Vec::new(),
+            fates: Vec::new(),
+        }
+    }
+
+    /// Changes the settings. Packets that were kept under others are forgotten, since they may show more than they
+    /// may now.
+    pub fn reconfigure(&mut self, settings: &Settings) {
+        self.table.set_bounds(settings.table_max, settings.query_timeout);
+        self.table.forget_packets();
+        self.keep_query_packets = settings.keep_query_packets;
+        self.output.reconfigure(settings);
+    }
+
+    /// Forgets the fates of earlier messages.
+    pub fn begin(&mut self) {
+        self.fates.clear();
+    }
+
+    pub fn fates(&self) -> &[MessageFate] {
+        &self.fates
+    }
+
+    /// Takes in a message.
+    pub fn take(&mut self, filter: &Filter, message: &Message<'_>) {
+        self.messages_seen += 1;
+        let fate = match filter.admit(message) {
+            Ok(admitted) if message.direction == Direction::ToServer => self.take_query(message, &admitted),
+            Ok(admitted) => self.take_response(message, &admitted),
+            Err(outcome) => {
+                self.messages[outcome as usize] += 1;
+                MessageFate { outcome, kind: None }
+            }
+        };
+        self.fates.push(fate);
+    }
+
+    fn take_query(&mut self, message: &Message<'_>, admitted: &Admitted<'_>) -> MessageFate {
+        let packets = match self.keep_query_packets {
+            true => stored::packets(message, None, self.output.clear_resolver_address, &mut self.packets),
+            false => &[],
+        };
+        let key = key_of(message, admitted);
+        self.table.insert(&Pending { key, question: admitted.question, packets, time: message.time });
+        MessageFate { outcome: MessageOutcome::Pending, kind: None }
+    }
+
+    fn take_response(&mut self, message: &Message<'_>, admitted: &Admitted<'_>) -> MessageFate {
+        let Exchange { table, output, .. } = self;
+        let key = key_of(message, admitted);
+        let answered = table.pair(&key, admitted.question.as_ref(), admitted.header.rcode(), |query| {
+            output.response(message, admitted, &key, Some(query))
+        });
+        let kind = match answered {
+            Some(()) => Kind::QueryResponse,
+            None => {
+                output.response(message, admitted, &key, None);
+                Kind::UnsolicitedResponse
+            }
+        };
+        self.messages[MessageOutcome::Recorded as usize] += 1 + u64::from(answered.is_some());
+        MessageFate { outcome: MessageOutcome::Recorded, kind: Some(kind) }
+    }
+
+    /// Lets go of what has no room or has waited too long.
+    pub fn settle(&mut self, now: Timestamp) {
+        let Exchange { table, output, .. } = self;
+        let recorded = &mut self.messages[MessageOutcome::Recorded as usize];
+        while table.shrink(|query| output.unanswered(query, now)).is_some() {
+            self.table_evicted += 1;
+            *recorded += 1;
+        }
+        while table.expire(now, |query| output.unanswered(query, now)).is_some() {
+            *recorded += 1;
+        }
+        output.flush(now);
+    }
+
+    /// Gives up on every waiting query and seals what there is.
+    pub fn finish(&mut self, now: Timestamp) {
+        let Exchange { table, output, .. } = self;
+        while table.evict(|query| output.unanswered(query, now)).is_some() {
+            self.messages[MessageOutcome::Recorded as usize] += 1;
+        }
+        output.seal();
+    }
+
+    pub fn has_sealed(&self) -> bool {
+        !self.output.sealed.is_empty()
+    }
+
+    pub fn take_sealed(&mut self) -> Vec<Container> {
+        std::mem::take(&mut self.output.sealed)
+    }
+
+    /// Writes this part's counts into those of the whole.
+    pub fn count(&self, counters: &mut Counters) {
+        counters.messages_seen = self.messages_seen;
+        counters.messages = self.messages;
+        counters.messages[MessageOutcome::Pending as usize] = self.table.len() as u64;
+        counters.transactions = self.output.written;
+        counters.transactions_filtered = self.output.filtered;
+        counters.table_evicted = self.table_evicted;
+        counters.containers_sealed = self.output.containers_sealed;
+    }
+}
+
+fn key_of(message: &Message<'_>, admitted: &Admitted<'_>) -> Key {
+    Key {
+        resolver: message.resolver,
+        server: message.server,
+        transport: message.transport,
+        id: admitted.header.id,
+    }
+}
+
+//------------ Output ------------------------------------------------------------------------------------------
+
+/// Transactions on their way into containers.
+struct Output {
+    writer: Writer,
+    kinds: Kinds,
+    flush_interval: Duration,
+    clear_resolver_address: bool,
+    /// When the first transaction of the container in progress came.
+    opened: Timestamp,
+    sealed: Vec<Container>,
+    /// A response's packets, if they cannot be written as they came.
+    packets: Vec<u8>,
+    /// Transactions by kind.
+    written: [u64; Kind::ALL.len()],
+    filtered: [u64; Kind::ALL.len()],
+    containers_sealed: u64,
+}
+
+impl Output {
+    fn new(settings: &Settings) -> Self {
+        Output {
+            writer: writer(settings),
+            kinds: settings.kinds,
+            flush_interval: settings.flush_interval,
+            clear_resolver_address: settings.clear_resolver_address,
+            opened: Timestamp::default(),
+            sealed: Vec::new(),
+            packets: Vec::new(),
+            written: [0; Kind::ALL.len()],
+            filtered: [0; Kind::ALL.len()],
+            containers_sealed: 0,
+        }
+    }
+
+    fn reconfigure(&mut self, settings: &Settings) {
+        self.seal();
+        self.writer = writer(settings);
+        self.kinds = settings.kinds;
+        self.flush_interval = settings.flush_interval;
+        self.clear_resolver_address = settings.clear_resolver_address;
+    }
+
+    fn unanswered(&mut self, query: &Pending<'_>, now: Timestamp) {
+        if !self.takes(Kind::UnansweredQuery) {
+            return;
+        }
+        let key = query.key;
+        let transaction = Transaction {
+            kind: Kind::UnansweredQuery,
+            resolver: self.shown(key.resolver),
+            server: key.server,
+            protocol: key.transport.protocol(),
+            id: key.id,
+            question: query.question,
+            rcode: None,
+            query: Some(capture_of(query)),
+            response: None,
+            icmp: None,
+            timeout: Some(now.since(query.time).as_secs_f64()),
+            udp_checksum: None,
+            resolver_address_zeroed: self.clear_resolver_address,
+            query_zone: None,
+        };
+        let sealed = self.writer.push(query.time, &transaction);
+        self.keep(now, sealed);
+    }
+
+    fn response(
+        &mut self,
+        message: &Message<'_>,
+        admitted: &Admitted<'_>,
+        key: &Key,
+        query: Option<&Pending<'_>>,
+    ) {
+        let kind = if query.is_some() { Kind::QueryResponse } else { Kind::UnsolicitedResponse };
+        if !self.takes(kind) {
+            return;
+        }
+        let resolver = self.shown(key.resolver);
+        let packets = stored::packets(message, None, self.clear_resolver_address, &mut self.packets);
+        let transaction = Transaction {
+            kind,
+            resolver,
+            server: key.server,
+            protocol: key.transport.protocol(),
+            id: key.id,
+            question: admitted.question.or(query.and_then(|query| query.question)),
+            rcode: Some(admitted.header.rcode()),
+            query: query.map(capture_of),
+            response: Some(Capture { time: message.time, packets }),
+            icmp: None,
+            timeout: None,
+            udp_checksum: message.checksum,
+            resolver_address_zeroed: self.clear_resolver_address,
+            query_zone: message.query_zone,
+        };
+        let sealed = self.writer.push(query.map_or(message.time, |query| query.time), &transaction);
+        self.keep(message.time, sealed);
+    }
+
+    /// The resolver's end as it may be shown.
+    fn shown(&self, resolver: Endpoint) -> Endpoint {
+        if self.clear_resolver_address { stored::cleared(resolver) } else { resolver }
+    }
+
+    /// Books a transaction; false if its type is switched off.
+    fn takes(&mut self, kind: Kind) -> bool {
+        let taken = self.kinds.contains(kind);
+        let counts = if taken { &mut self.written } else { &mut self.filtered };
+        counts[kind.index()] += 1;
+        taken
+    }
+
+    /// Notes when a container's first transaction was written, and keeps the container that was sealed to make
+    /// room for it.
+    fn keep(&mut self, now: Timestamp, sealed: Option<Container>) {
+        if self.writer.payloads() == 1 {
+            self.opened = now;
+        }
+        self.keep_sealed(sealed);
+    }
+
+    /// Seals the container in progress if it has waited long enough, or if the clock was set back behind it.
+    fn flush(&mut self, now: Timestamp) {
+        let waited = now.since(self.opened).max(self.opened.since(now));
+        if waited >= self.flush_interval {
+            self.seal();
+        }
+    }
+
+    fn seal(&mut self) {
+        let sealed = self.writer.seal();
+        self.keep_sealed(sealed);
+    }
+
+    fn keep_sealed(&mut self, sealed: Option<Container>) {
+        self.containers_sealed += u64::from(sealed.is_some());
+        self.sealed.extend(sealed);
+    }
+}
+
+fn writer(settings: &Settings) -> Writer {
+    Writer::new(settings.codec, settings.container_octets, settings.envelope).by_length()
+}
+
+fn capture_of<'a>(query: &Pending<'a>) -> Capture<'a> {
+    Capture { time: query.time, packets: query.packets }
+}
