@@ -8,6 +8,8 @@
 
 use thiserror::Error;
 
+use crate::limits::NAME_POINTERS_MAX;
+
 /// A container, or something in it, cannot be read.
 #[derive(Clone, Debug, Eq, Error, PartialEq)]
 pub enum FormatError {
@@ -58,6 +60,8 @@ pub enum NameError {
     Pointer,
     #[error("has a compression pointer that does not point backwards")]
     PointerForward,
+    #[error("has more than {NAME_POINTERS_MAX} compression pointers")]
+    Pointers,
     #[error("is followed by other octets")]
     Trailing,
     #[error("has a bad escape: \\ must be followed by a character, or by three digits up to 255")]

@@ -16,7 +16,9 @@ use crate::dns::message::end_of_question;
 use crate::dns::rdata::Names;
 use crate::dns::{HEADER_OCTETS, Header, Malformed, Rcode, Records, name, rrtype};
 use crate::error::SettingError;
-use crate::limits::{LABEL_OCTETS_MAX, LOCAL_ZONES_MAX, NAME_OCTETS_MAX, NAME_REGEX_OCTETS_MAX};
+use crate::limits::{
+    LABEL_OCTETS_MAX, LOCAL_ZONES_MAX, NAME_OCTETS_MAX, NAME_POINTERS_MAX, NAME_REGEX_OCTETS_MAX,
+};
 
 //------------ Special-use names -------------------------------------------------------------------------------
 
@@ -293,8 +295,11 @@ impl NamePolicy {
         let mut octets = 0;
         let mut at = start;
         let mut lowest = start;
+        let mut pointers = 0;
+        // What names may be read from, as with `name::decompress`; labels are looked up in all of it.
+        let mut readable = message;
         loop {
-            let length = *message.get(at).ok_or(Malformed)?;
+            let length = *readable.get(at).ok_or(Malformed)?;
             match length {
                 0 => break,
                 1..=63 => {
@@ -308,7 +313,7 @@ impl NamePolicy {
                     at += 1 + usize::from(length);
                 }
                 name::POINTER.. => {
-                    let low = *message.get(at + 1).ok_or(Malformed)?;
+                    let low = *readable.get(at + 1).ok_or(Malformed)?;
                     let target = usize::from(u16::from_be_bytes([length & !name::POINTER, low]));
                     if target >= lowest {
                         return Err(Malformed);
@@ -317,6 +322,11 @@ impl NamePolicy {
                         self.outside.extend(&self.labels[..count]);
                         return Ok(false);
                     }
+                    pointers += 1;
+                    if pointers > NAME_POINTERS_MAX {
+                        return Err(Malformed);
+                    }
+                    readable = &readable[..lowest];
                     lowest = target;
                     at = target;
                 }

@@ -226,24 +226,32 @@ fn is_clean(header: &Header, rdata: &[u8]) -> bool {
 
 //------------ Cuts --------------------------------------------------------------------------------------------
 
-/// The ranges cut out of a message, ascending: where each begins, and how many octets it has.
+/// A range cut out of a message.
+#[derive(Clone, Copy, Debug)]
+struct Cut {
+    start: usize,
+    end: usize,
+    /// The octets of all cuts in front of it.
+    before: usize,
+}
+
+/// The ranges cut out of a message, ascending. There may be thousands, and thousands of names to ask about them.
 #[derive(Debug, Default)]
-struct Cuts(Vec<(usize, usize)>);
+struct Cuts(Vec<Cut>);
 
 impl Cuts {
     fn add(&mut self, start: usize, end: usize) {
         if end > start {
-            self.0.push((start, end - start));
+            self.0.push(Cut { start, end, before: self.before(start) });
         }
     }
 
     /// How many octets before `place` are gone.
     fn before(&self, place: usize) -> usize {
-        self.0
-            .iter()
-            .take_while(|(start, _)| *start < place)
-            .map(|(start, length)| (*length).min(place - start))
-            .sum()
+        match self.0[..self.0.partition_point(|cut| cut.start < place)] {
+            [.., Cut { start, end, before }] => before + end.min(place) - start,
+            [] => 0,
+        }
     }
 }
 

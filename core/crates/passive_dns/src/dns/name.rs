@@ -4,7 +4,7 @@
 //! Length octets are below 64 and letters above it, so that lower-casing may run over both.
 
 use crate::error::NameError;
-use crate::limits::{LABEL_OCTETS_MAX, NAME_OCTETS_MAX};
+use crate::limits::{LABEL_OCTETS_MAX, NAME_OCTETS_MAX, NAME_POINTERS_MAX};
 
 /// The two bits that make a length octet a compression pointer.
 pub(crate) const POINTER: u8 = 0xc0;
@@ -44,8 +44,11 @@ pub fn validate(wire: &[u8]) -> Result<(), NameError> {
 
 /// Appends the name at `start` of `message`, decompressed, to `name`; gives the end of its own octets.
 ///
-/// Each pointer must point before the octets read so far, which bounds the work and ends every loop.
+/// Each pointer must point before the octets read so far, and what it points to must end before them, too: what
+/// stands behind a name is no part of it. That, and the number of pointers, bound the work and end every loop.
 pub fn decompress(message: &[u8], start: usize, name: &mut Vec<u8>) -> Result<usize, NameError> {
+    let mut message = message;
+    let mut pointers = 0;
     let first = name.len();
     let mut at = start;
     let mut lowest = start;
@@ -72,7 +75,12 @@ pub fn decompress(message: &[u8], start: usize, name: &mut Vec<u8>) -> Result<us
                 if target >= lowest {
                     return Err(NameError::PointerForward);
                 }
+                pointers += 1;
+                if pointers > NAME_POINTERS_MAX {
+                    return Err(NameError::Pointers);
+                }
                 end = end.or(Some(at + 2));
+                message = &message[..lowest];
                 lowest = target;
                 at = target;
             }
@@ -239,6 +247,25 @@ mod tests {
             let start = message.iter().position(|octet| *octet != 0).unwrap();
             assert_eq!(decompressed(message, start), Err(NameError::PointerForward), "{message:02x?}");
         }
+    }
+
+    #[test]
+    fn what_stands_behind_a_name_is_no_part_of_it() {
+        // The pointer at 4 leads to a label of five octets, the last of which is the pointer itself.
+        let message = b"\x05abc\xc0\x00x\0";
+        assert_eq!(decompressed(message, 4), Err(NameError::Truncated));
+        assert_eq!(decompressed(b"\x03abc\0\xc0\x00x\0", 5), Ok((b"\x03abc\0".to_vec(), 7)));
+    }
+
+    #[test]
+    fn a_chain_of_pointers_is_bounded() {
+        let mut message = b"\0".to_vec();
+        for target in [0].into_iter().chain((1..).step_by(2)).take(NAME_POINTERS_MAX + 1) {
+            message.extend((0xc000_u16 | target).to_be_bytes());
+        }
+        let last = message.len() - 2;
+        assert_eq!(decompressed(&message, last - 2), Ok((ROOT.to_vec(), last)));
+        assert_eq!(decompressed(&message, last), Err(NameError::Pointers));
     }
 
     #[test]
