@@ -97,7 +97,7 @@ lint-ansible: develop
 test: lint test-rust fuzz-quick test-unit test-fleet ## everything that CI runs
 
 test-rust: develop
-	cd core && cargo test --release --quiet --workspace --exclude sie-core-native
+	cd core && cargo test --release --quiet --workspace --exclude sie-core-native --exclude passive-dns-fuzz
 
 test-unit: develop
 	sh molecule/topology/prerequisites.sh

@@ -12,6 +12,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Final
 
+import dns.edns
 import dns.flags
 import dns.message
 import dns.rrset
@@ -113,6 +114,32 @@ def response(
     return message.to_wire()
 
 
+def private_messages() -> Iterator[tuple[str, bytes]]:
+    """Messages with options that go and options that stay, and with names that are kept out."""
+    yield from messages()
+    options = [
+        dns.edns.ECSOption("192.0.2.0", 24),
+        dns.edns.NSIDOption(b"ns1"),
+        dns.edns.GenericOption(dns.edns.OptionType.COOKIE, bytes(range(24))),
+        dns.edns.EDEOption(dns.edns.EDECode.NO_REACHABLE_AUTHORITY, "no reachable authority"),
+        dns.edns.GenericOption(dns.edns.OptionType(65001), bytes(6)),
+    ]
+    referral = dns.message.from_wire(
+        response([], [dns.rrset.from_text(*RRSETS[2][:2], "IN", "NS", "ns.example.")])
+    )
+    for number in range(len(options) + 1):
+        referral.use_edns(0, payload=1232, options=options[:number])
+        yield f"options-{number}", referral.to_wire()
+    octets = bytearray(referral.to_wire())
+    # The record in front of OPT, with its pointers, once more behind it.
+    begin = octets.index(b"\xc0\x10\x00\x02")
+    record = octets[begin : begin + 17]
+    octets[11] += 1
+    yield "names-behind-options", bytes(octets + record)
+    for name in ("host.local.", "10.in-addr.arpa.", "www.corp.example.", "intranet."):
+        yield f"local-{name.split('.')[0]}", dns.message.make_query(name, "A", flags=0, id=1).to_wire()
+
+
 def observations() -> Iterator[tuple[str, bytes]]:
     """Each message in a transaction of its own, and all of them together."""
     made = [(name, chunk(octets) + b"\1") for name, octets in messages()]
@@ -170,6 +197,7 @@ SEEDS: Final = {
     "nmsg": containers,
     "observation": observations,
     "packet": packets,
+    "scrub": private_messages,
     "tcp": segments,
 }
 

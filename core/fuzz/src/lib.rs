@@ -11,4 +11,5 @@ pub mod nmsg;
 pub mod observation;
 pub mod packet;
 mod protobuf;
+pub mod scrub;
 pub mod tcp;
