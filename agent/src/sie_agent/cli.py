@@ -61,6 +61,12 @@ COMMANDS: Final[dict[str, Command]] = {
         "  zcat up.pcap.gz | sie-agent replay - --resolver 192.0.2.53 --write out --compatible\n"
         "  sie-agent replay up.pcapng --config agent.yml --send --speed 10",
     ),
+    "explain": Command(
+        "sie_agent.explain",
+        "show for each packet of a pcap file what becomes of it and why",
+        "  sie-agent explain up.pcap --resolver 192.0.2.53 --limit 100 | less\n"
+        "  sie-agent explain up.pcap --config agent.yml --json | jq 'select(.source == \"192.0.2.7\")'",
+    ),
     "check-config": Command(
         "sie_agent.check_config",
         "check a configuration file and list every mistake in it",

@@ -5,7 +5,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from sie_agent.cli import add_config_argument
-from sie_agent.errors import AgentError, UsageError
+from sie_agent.errors import UsageError
+from sie_agent.sentences import TRANSACTIONS
 from sie_core._native import NativeError, Recorder
 
 if TYPE_CHECKING:  # a recorder without a configuration reads no YAML
@@ -21,6 +22,11 @@ SWITCHES: Final = (
         "admit_recursion_desired",
         "take in queries with RD=1 too: for a file whose origin is known, since clients ask with RD=1",
     ),
+    (
+        "admit_every_address",
+        "take in a list of resolvers that covers everybody: for a file that holds nothing but a resolver's "
+        "own traffic",
+    ),
 )
 """Settings of the recorder that are true or false, with what they do."""
 
@@ -28,12 +34,12 @@ SWITCHES: Final = (
 def recorder_of(resolvers: Sequence[str], settings: dict[str, Any]) -> Recorder:
     """A recorder with these keywords; all others are as sie_core._native.Recorder has them.
 
-    Raises AgentError.
+    Raises UsageError, since only settings can be wrong with it.
     """
     try:
         return Recorder(resolvers, **settings)
     except NativeError as error:
-        raise AgentError(f"the recorder does not take these settings: {error}") from error
+        raise UsageError(f"the recorder does not take these settings: {error}") from error
 
 
 def settings_of(config: "AgentConfig") -> dict[str, Any]:
@@ -41,7 +47,9 @@ def settings_of(config: "AgentConfig") -> dict[str, Any]:
     return {
         "query_timeout": config.query_timeout,
         "table_max": config.table_max,
+        "types": config.transaction_types,
         "keep_query_packets": config.keep_query_packets,
+        "admit_every_address": config.admit_every_address,
         "clear_resolver_address": config.clear_resolver_address,
         "container_bytes": config.container_bytes,
         "flush_interval": config.flush_interval,
@@ -59,6 +67,15 @@ def add_recording_arguments(parser: "argparse._ActionsContainer") -> None:
         "addresses; may be repeated (default: the resolvers of --config)",
     )
     add_config_argument(parser, default=None)
+    parser.add_argument(
+        "--type",
+        action="append",
+        default=[],
+        choices=list(TRANSACTIONS),
+        metavar="T",
+        help=f"a type of transaction that is recorded, one of {', '.join(TRANSACTIONS)}; may be repeated "
+        "(default: all)",
+    )
     for name, words in SWITCHES:
         parser.add_argument(
             f"--{name.replace('_', '-')}",
@@ -69,8 +86,8 @@ def add_recording_arguments(parser: "argparse._ActionsContainer") -> None:
         )
 
 
-def recorder_from(arguments: argparse.Namespace, **fixed: Any) -> Recorder:
-    """The recorder for a command line with `add_recording_arguments`; `fixed` are keywords above both.
+def recording_from(arguments: argparse.Namespace) -> tuple[Sequence[str], dict[str, Any]]:
+    """The resolvers and the recorder's keywords of a command line with `add_recording_arguments`.
 
     Raises ConfigError, UsageError, AgentError.
     """
@@ -91,8 +108,6 @@ def recorder_from(arguments: argparse.Namespace, **fixed: Any) -> Recorder:
 
         listed = resolver_addresses(listed)
     settings |= {name: True for name, _ in SWITCHES if getattr(arguments, name) is not None}
-    settings |= fixed
-    try:
-        return Recorder(listed, **settings)
-    except NativeError as error:
-        raise UsageError(f"the recorder does not take these settings: {error}") from error
+    if arguments.type:
+        settings["types"] = tuple(dict.fromkeys(arguments.type))
+    return listed, settings

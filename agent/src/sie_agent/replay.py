@@ -12,7 +12,7 @@ from typing import Any, Final
 from sie_agent.cli import EXIT_OK
 from sie_agent.errors import SourceError, UsageError
 from sie_agent.output import Output
-from sie_agent.recording import add_recording_arguments, recorder_from
+from sie_agent.recording import add_recording_arguments, recorder_of, recording_from
 from sie_agent.stages import STAGES, grouped, transactions
 from sie_core._native import Container, FormatError, NativeError, PcapSource, Recorder
 
@@ -116,7 +116,8 @@ def _run(arguments: argparse.Namespace) -> int:
         from sie_agent import replay_send  # imports TLS and HTTP, which a replay to a file does without
 
         return replay_send.run(arguments)
-    recorder = recorder_from(arguments, **_form(arguments))
+    resolvers, settings = recording_from(arguments)
+    recorder = recorder_of(resolvers, settings | _form(arguments))
     source = open_file(arguments.file, arguments.speed)
     terminal = sys.stderr.isatty()
     progress = _show_progress if terminal else _drop

@@ -14,7 +14,7 @@ from sie_agent import log
 from sie_agent.cli import EXIT_OK
 from sie_agent.config import AgentConfig, load_config
 from sie_agent.errors import AgentError
-from sie_agent.recording import recorder_from
+from sie_agent.recording import recorder_of, recording_from
 from sie_agent.replay import counts, open_file, pump_all, table, warn
 from sie_agent.spool import Spool, open_spool
 from sie_agent.status import UplinkStatus, describe
@@ -44,7 +44,7 @@ def run(arguments: argparse.Namespace) -> int:
 async def _replay(
     arguments: argparse.Namespace, config: AgentConfig, spool: Spool, source: PcapSource
 ) -> dict[str, Any]:
-    recorder = recorder_from(arguments, codec="zstd")
+    recorder = recorder_of(*recording_from(arguments))
     stopping = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):

@@ -22,6 +22,7 @@ __all__ = [
     "__version__",
     "decode",
     "dedupe_records",
+    "explain",
     "name_from_text",
     "name_to_text",
     "reverse_name",
@@ -180,6 +181,17 @@ class Recorder:
         transactions_filtered_query_response, one for each of transactions_[filtered_]unanswered_query,
         _unsolicited_response and _icmp; the filtered ones are those of a type that is switched off.
         """
+
+def explain(recorder: Recorder, source: PcapSource, limit: int) -> tuple[list[dict[str, Any]], bool]:
+    """Record up to ``limit`` packets of a file, telling what becomes of each; the containers are dropped.
+
+    Returns one dict for each packet, and whether the file has ended. Keys: time, link (text), octets (on the
+    wire), source, destination (text), source_port, destination_port, protocol (the number), fragment, dns
+    (what a message in one datagram says: id, response, standard_query, recursion_desired, truncated, rcode,
+    qname in presentation form, qtype), packet (the outcome by its counter's name) and messages: for each
+    that was whole with this packet its outcome and the type of the transaction that it completed, or None.
+    What cannot be read is None. Raises CaptureError, FormatError.
+    """
 
 def decode(data: bytes, *, limit: int = 16777216) -> list[dict[str, Any]]:
     """Every payload of concatenated containers of any codec, for tools and tests.

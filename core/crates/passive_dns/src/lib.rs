@@ -7,6 +7,8 @@
 //! [`bpf`] compiles the same filter for the kernel. The hub's half: [`nmsg`] → [`observation`] → [`dedupe`].
 //! [`dns`] holds what both need of RFC 1035.
 //!
+//! [`sight`] describes a frame for people, whatever becomes of it.
+//!
 //! Nothing here reads a clock, a file or a socket; times come with the frames. Every input is bounded by
 //! [`limits`], and every frame and payload ends in exactly one counted outcome.
 
@@ -39,6 +41,7 @@ pub mod resolvers;
 pub mod responder;
 pub mod scrub;
 pub mod settings;
+pub mod sight;
 pub mod stored;
 pub mod tcp;
 pub mod transaction;

@@ -17,6 +17,8 @@ pub enum Error {
     Setting(core::SettingError),
     Capture(capture::CaptureError),
     Add(AddError),
+    /// Python itself, making a value.
+    Python(PyErr),
 }
 
 impl From<core::FormatError> for Error {
@@ -53,6 +55,7 @@ impl From<Error> for PyErr {
     fn from(error: Error) -> Self {
         use capture::CaptureError as Capture;
         match error {
+            Error::Python(error) => error,
             Error::Format(error) | Error::Add(AddError::Format(error)) => {
                 FormatError::new_err(error.to_string())
             }

@@ -5,6 +5,7 @@
 
 mod containers;
 mod error;
+mod explain;
 mod names;
 mod recorder;
 mod sources;
@@ -17,6 +18,8 @@ mod _native {
     use crate::containers::{DedupeWindow, decode, dedupe_records};
     #[pymodule_export]
     use crate::error::{CaptureError, FormatError, NativeError, WindowFullError};
+    #[pymodule_export]
+    use crate::explain::explain;
     #[pymodule_export]
     use crate::names::{name_from_text, name_to_text, reverse_name};
     #[pymodule_export]

@@ -173,6 +173,14 @@ impl Recorder {
 }
 
 impl Recorder {
+    /// Works on the recorder itself, and takes its counters over afterwards.
+    pub fn work<T>(&self, work: impl FnOnce(&mut recorder::Recorder) -> T) -> T {
+        let mut recorder = lock(&self.inner);
+        let result = work(&mut recorder);
+        *lock(&self.counters) = recorder.counters();
+        result
+    }
+
     fn pump_source<S: FrameSource<Error = CaptureError>>(
         &self,
         source: &mut S,
