@@ -73,6 +73,10 @@ man: develop ## the manual pages sie-agent(1) and agent.yml(5), under dist/man
 bundle: develop ## the releases that roles install, offline, under $(CACHE)
 	@$(BIN)/python molecule/release/build.py
 
+.PHONY: bench
+bench: develop ## measure the sensor beside its peers, of which those count that are found (root: live capture too)
+	@$(BIN)/python -m tests.bench
+
 # ---- checks ------------------------------------------------------------------------------------------------------
 
 .PHONY: lint lint-rust lint-python lint-ansible

@@ -8,6 +8,12 @@ from pathlib import Path
 
 Address = IPv4Address | IPv6Address
 
+PCAP_HEADER = struct.pack("<IHHiIII", 0xA1B2C3D4, 2, 4, 0, 0, 65535, 1)
+"""What a classic pcap file begins with: little-endian, microseconds, Ethernet."""
+
+PCAP_RECORD = struct.Struct("<IIII")
+"""What stands before a frame: seconds, microseconds, its octets in the file and on the wire."""
+
 _MACS = bytes.fromhex("020000000002 020000000001")
 _UDP = 17
 _HOPS = 64
@@ -26,13 +32,13 @@ def udp_frame(source: Address, source_port: int, target: Address, target_port: i
     length = 8 + len(payload)
     ports = struct.pack("!HHH", source_port, target_port, length)
     pseudo_header = source.packed + target.packed + struct.pack("!II", length, _UDP)
-    checksum = _checksum(pseudo_header + ports + b"\0\0" + payload) or 0xFFFF
+    checksum = checksum_of(pseudo_header + ports + b"\0\0" + payload) or 0xFFFF
     datagram = ports + struct.pack("!H", checksum) + payload
     if source.version == 6:
         header = struct.pack("!IHBB", 6 << 28, length, _UDP, _HOPS) + source.packed + target.packed
         return _MACS + b"\x86\xdd" + header + datagram
     unsummed = struct.pack("!BBHHHBBH", 0x45, 0, 20 + length, 0, 0x4000, _HOPS, _UDP, 0)
-    header_checksum = _checksum(unsummed + source.packed + target.packed)
+    header_checksum = checksum_of(unsummed + source.packed + target.packed)
     header = unsummed[:10] + struct.pack("!H", header_checksum) + source.packed + target.packed
     return _MACS + b"\x08\x00" + header + datagram
 
@@ -40,18 +46,18 @@ def udp_frame(source: Address, source_port: int, target: Address, target_port: i
 def write_pcap(path: Path, frames: Iterable[Frame]) -> None:
     """Write a classic pcap file: little-endian, microseconds, Ethernet."""
     with path.open("wb") as file:
-        file.write(struct.pack("<IHHiIII", 0xA1B2C3D4, 2, 4, 0, 0, 65535, 1))
+        file.write(PCAP_HEADER)
         for frame in frames:
             seconds, microseconds = divmod(round(frame.time * 1_000_000), 1_000_000)
             size = len(frame.data)
-            file.write(struct.pack("<IIII", seconds, microseconds, size, size) + frame.data)
+            file.write(PCAP_RECORD.pack(seconds, microseconds, size, size) + frame.data)
 
 
-def _checksum(octets: bytes) -> int:
-    """The Internet checksum (RFC 1071)."""
-    if len(octets) % 2:
-        octets += b"\0"
-    total: int = sum(struct.unpack(f"!{len(octets) // 2}H", octets))
-    while total > 0xFFFF:
-        total = (total & 0xFFFF) + (total >> 16)
-    return ~total & 0xFFFF
+def checksum_of(octets: bytes, more: int = 0) -> int:
+    """The Internet checksum (RFC 1071) of octets, and of 16-bit numbers whose sum is `more`.
+
+    65,536 leaves a remainder of one when divided by 65,535: the sum of all 16-bit numbers, with carries taken
+    around, is what the octets as one number leave.
+    """
+    total = int.from_bytes(octets if len(octets) % 2 == 0 else octets + b"\0") + more
+    return (0xFFFF - total % 0xFFFF) % 0xFFFF if total else 0xFFFF

@@ -1,0 +1,7 @@
+"""The sensor measured beside its peers, on generated traffic whose truth is known.
+
+    python -m tests.bench                      a million packets, five runs, live capture if root
+    python -m tests.bench --packets 20000 --runs 1 --no-live
+
+docs/reference/benchmark.md says what is measured, and how.
+"""

@@ -1,0 +1,134 @@
+"""The benchmark's traffic is what it says, as other implementations read it, and a small run measures."""
+
+import json
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+from scapy.layers.dns import DNS
+from scapy.layers.inet import ICMP, IP, TCP, UDP, in4_chksum
+from scapy.layers.inet6 import IPv6, in6_chksum
+from scapy.packet import Packet
+from scapy.utils import PcapReader, checksum
+
+from tests.bench import __main__ as bench
+from tests.bench.cache import Capture, capture
+from tests.bench.generator import generate
+from tests.bench.measure import Failed, Usage, run
+from tests.bench.report import Row, at_most
+
+PACKETS = 3000
+SEED = 7
+
+
+@pytest.fixture(scope="module")
+def generated(tmp_path_factory: pytest.TempPathFactory) -> Capture:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+        return capture(PACKETS, SEED)
+
+
+@pytest.fixture(scope="module")
+def packets(generated: Capture) -> list[Packet]:
+    with PcapReader(str(generated.pcap)) as reader:
+        return list(reader)
+
+
+def test_equal_arguments_give_equal_octets(generated: Capture, tmp_path: Path) -> None:
+    generate(tmp_path / "again.pcap", tmp_path / "again.tsv", PACKETS, SEED)
+    assert (tmp_path / "again.pcap").read_bytes() == generated.pcap.read_bytes()
+    assert (tmp_path / "again.tsv").read_bytes() == generated.truth.path.read_bytes()
+    generate(tmp_path / "other.pcap", tmp_path / "other.tsv", PACKETS, SEED + 1)
+    assert (tmp_path / "other.pcap").read_bytes() != generated.pcap.read_bytes()
+
+
+def test_the_capture_has_as_many_packets_as_were_asked_for_in_order(packets: list[Packet]) -> None:
+    assert len(packets) == PACKETS
+    times = [float(packet.time) for packet in packets]
+    assert times == sorted(times)
+
+
+def test_another_implementation_computes_the_same_checksums(packets: list[Packet]) -> None:
+    verified = Counter[str]()
+    for packet in packets:
+        if IP in packet:
+            assert checksum(packet[IP].original[:20]) == 0
+        for layer, protocol in ((UDP, 17), (TCP, 6)):
+            if layer in packet and _whole(packet):
+                family: Any = IP if IP in packet else IPv6
+                compute: Any = in4_chksum if IP in packet else in6_chksum
+                ends = family(src=packet[family].src, dst=packet[family].dst)
+                assert compute(protocol, ends, packet[layer].original) == 0
+                verified[f"{family.__name__} {layer.__name__}"] += 1
+        if ICMP in packet:
+            assert checksum(packet[ICMP].original) == 0
+    assert set(verified) == {"IP UDP", "IP TCP", "IPv6 UDP", "IPv6 TCP"}
+
+
+def test_the_truth_counts_what_is_in_the_capture(generated: Capture, packets: list[Packet]) -> None:
+    lines = [line.split("\t") for line in generated.truth.stored().elements()]
+    kinds = Counter((int(kind), int(protocol)) for kind, protocol, *_ in lines)
+    asked = [packet for packet in packets if _datagram(packet) and not packet[DNS].qr]
+    answered = [packet for packet in packets if _datagram(packet) and packet[DNS].qr]
+    fragmented = Counter(
+        (packet[IP].src, packet[IP].id) for packet in packets if IP in packet and packet[IP].flags.MF
+    )
+    assert kinds[1, 17] + kinds[2, 17] == len(asked)
+    over_ipv6 = len({packet["IPv6ExtHdrFragment"].id for packet in packets if "IPv6ExtHdrFragment" in packet})
+    assert kinds[1, 17] + kinds[3, 17] == len(answered) + len(fragmented) + over_ipv6
+    assert kinds[1, 6] == sum(1 for packet in packets if TCP in packet and packet[TCP].flags == "S") > 0
+    refused = [packet for packet in packets if ICMP in packet or "ICMPv6DestUnreach" in packet]
+    assert kinds[5, 17] == len(refused)
+    assert min(kinds[2, 17], kinds[3, 17], len(fragmented)) > 0
+    assert not any(packet[DNS].rd for packet in asked + answered)
+
+
+def test_a_small_run_measures_the_sensor(
+    generated: Capture, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(generated.folder.parents[2]))
+    capture_words = ["--packets", str(PACKETS), "--seed", str(SEED), "--out", str(tmp_path)]
+    monkeypatch.setattr("sys.argv", ["bench", "--runs", "1", "--no-peers", "--no-live", *capture_words])
+    bench.main()
+    measured = json.loads((tmp_path / "benchmark.json").read_text())
+    assert len(measured["tools"]) == 5
+    for tool in measured["tools"]:
+        assert tool["octets"] > 0
+        assert tool["found"] > 0.9 * tool["truth"], tool["tool"]
+    assert "sie-agent --compatible" in capsys.readouterr().out
+    assert (tmp_path / "benchmark.svg").read_text().lstrip().startswith("<svg ")
+
+
+def test_start_up_is_taken_off_and_the_median_counts() -> None:
+    row = Row("tool", "1", 500_000, [Usage(cpu, 1.0, 1) for cpu in (1.25, 9.0, 0.75)])
+    row.start_ups = [Usage(0.25, 0.1, 1)]
+    assert row.cpu == 2.0
+    assert row.spread == (1.0, 17.5)
+
+
+def test_a_bar_without_its_peer_is_not_judged() -> None:
+    assert at_most("promise", None, 1.0).verdict == "not judged"
+    assert at_most("promise", 0.5, 1.0).verdict == "met"
+    assert at_most("promise", 1.1, 1.0).verdict == "NOT MET"
+
+
+def test_what_children_and_threads_use_is_counted_and_failures_are_told(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    burn = "i=0; while [ $i -lt 200000 ]; do i=$((i+1)); done"
+    alone = run(["sh", "-c", burn], {}, log)
+    both = run(["sh", "-c", f"({burn}) & ({burn}); wait"], {}, log)
+    assert both.cpu > 1.4 * alone.cpu
+    with pytest.raises(Failed, match="ended with 3: no such thing"):
+        run(["sh", "-c", "echo no such thing >&2; exit 3"], {}, log)
+
+
+def _datagram(packet: Packet) -> bool:
+    """Whether it holds a DNS message in one unfragmented UDP datagram of its own."""
+    return UDP in packet and DNS in packet and _whole(packet)
+
+
+def _whole(packet: Packet) -> bool:
+    """Whether it is neither a fragment nor a quotation."""
+    fragment = "IPv6ExtHdrFragment" in packet or (IP in packet and (packet[IP].flags.MF or packet[IP].frag))
+    return not fragment and ICMP not in packet and "ICMPv6DestUnreach" not in packet
