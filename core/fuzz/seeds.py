@@ -5,6 +5,8 @@ target's module say what its octets mean. The same octets come out each time. Wh
 found since stands beside the seeds, under other names.
 """
 
+import gzip
+import lzma
 import random
 import struct
 from collections.abc import Iterable, Iterator
@@ -189,14 +191,85 @@ def errors() -> Iterator[tuple[str, bytes]]:
                     yield f"ipv{family}-{kind}-{protocol}-{cut}", bytes([(family == 6) | 2]) + message
 
 
+# ---------------------------------------------------------------------------------------------- sources
+
+
+def files() -> Iterator[tuple[str, bytes]]:
+    """Some packets as pcap and pcapng, of either byte order, plain and compressed."""
+    whole = bytes([255])
+    with TemporaryDirectory() as folder:
+        path = Path(folder, "traffic.pcap")
+        write_pcap(path, Traffic(1, "ethernet").take(3), LINK_TYPES["ethernet"])
+        classic = path.read_bytes()
+    yield "pcap", whole + classic
+    yield "pcap-gzip", whole + gzip.compress(classic, mtime=0)
+    yield "pcap-xz", whole + lzma.compress(classic, preset=0)
+    frames = [frame for _, frame in Traffic(2, "raw").take(3)]
+    for name, order in (("little", "<"), ("big", ">")):
+
+        def block(kind: int, body: bytes, order: str = order) -> bytes:
+            body += bytes(-len(body) % 4)
+            length = struct.pack(order + "I", len(body) + 12)
+            return struct.pack(order + "I", kind) + length + body + length
+
+        file = block(0x0A0D0D0A, struct.pack(order + "IHHq", 0x1A2B3C4D, 1, 0, -1))
+        options = struct.pack(order + "HHBxxxHHqI", 9, 1, 9, 14, 8, 3600, 0)
+        file += block(1, struct.pack(order + "HHI", 101, 0, 0)) + block(
+            1, struct.pack(order + "HHI", 101, 0, 64) + options
+        )
+        file += block(5, bytes(12))
+        for number, frame in enumerate(frames):
+            length = len(frame)
+            head = struct.pack(order + "IIIII", number % 2, 0x60000, number, length, length)
+            file += block(6, head + frame)
+        file += block(3, struct.pack(order + "I", len(frames[0])) + frames[0])
+        yield f"pcapng-{name}", whole + file
+
+
+def taps() -> Iterator[tuple[str, bytes]]:
+    """A connection of either kind, and frames of the two kinds that are taken and of one that is not."""
+    content = b"protobuf:dnstap.Dnstap"
+    field = struct.pack(">II", 1, len(content)) + content
+
+    def control(kind: int, fields: bytes = b"") -> bytes:
+        return struct.pack(">III", 0, 4 + len(fields), kind) + fields
+
+    frames = []
+    for (name, octets), kind in zip(messages(), (3, 4, 5), strict=False):
+        message = (
+            b"\x08" + bytes([kind]) + b"\x10\x01\x18\x01\x22\x04\xc0\x00\x02\x35\x2a\x04\xcb\x00\x71\x01"
+        )
+        message += b"\x30\xd0\x86\x03\x38\x35\x40\x80\xe2\xcf\xaa\x06\x4d\x01\x00\x00\x00"
+        if kind == 4:
+            message += b"\x5a\x09\x07example\x00\x60\x80\xe2\xcf\xaa\x06\x6d\x02\x00\x00\x00"
+        message += (b"\x72" if kind == 4 else b"\x52") + varint(len(octets)) + octets
+        frame = b"\x12\x07unbound\x72" + varint(len(message)) + message + b"\x78\x01"
+        frames.append(frame)
+        yield f"frame-{name}", TO_BE_PACKED + frame
+    data = b"".join(struct.pack(">I", len(frame)) + frame for frame in frames)
+    yield "file", AS_THEY_STAND + b"\xff" + control(2, field) + data + control(3)
+    yield "socket", AS_THEY_STAND + b"\x10" + control(4, field) + control(2, field) + data + control(3)
+
+
+def varint(number: int) -> bytes:
+    """A number as protobuf has it."""
+    octets = b""
+    while number > 0x7F:
+        octets += bytes([number & 0x7F | 0x80])
+        number >>= 7
+    return octets + bytes([number])
+
+
 # ---------------------------------------------------------------------------------------------- writing
 
 SEEDS: Final = {
     "dns": messages,
+    "dnstap": taps,
     "icmp": errors,
     "nmsg": containers,
     "observation": observations,
     "packet": packets,
+    "pcap": files,
     "scrub": private_messages,
     "tcp": segments,
 }

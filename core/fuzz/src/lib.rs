@@ -4,12 +4,14 @@
 //! other. `run` in this folder builds the targets with libFuzzer, on stable Rust, and runs them on `corpus/`.
 
 pub mod dns;
+pub mod dnstap;
 pub mod icmp;
 mod input;
 mod memory;
 pub mod nmsg;
 pub mod observation;
 pub mod packet;
+pub mod pcap;
 mod protobuf;
 pub mod scrub;
 pub mod tcp;

@@ -112,7 +112,8 @@ fn assert_ledger(counters: &Counters, frames: u64) {
     assert_eq!(named["packets_seen"], frames);
     assert_eq!(named["packets_seen"], sum("packets_"));
     assert_eq!(named["messages_seen"], sum("messages_") + counters.pending());
-    let of_kinds = |counts: [u64; Kind::ALL.len()]| counts.iter().sum::<u64>() + counts[Kind::QueryResponse.index()];
+    let of_kinds =
+        |counts: [u64; Kind::ALL.len()]| counts.iter().sum::<u64>() + counts[Kind::QueryResponse.index()];
     let messages = of_kinds(counters.transactions) + of_kinds(counters.transactions_filtered);
     assert_eq!(named["messages_recorded"], messages);
 }
