@@ -15,6 +15,7 @@ use crate::dns::name;
 use crate::error::FormatError;
 use crate::filter::DNS_PORT;
 use crate::frame::Timestamp;
+use crate::limits::{DNSTAP_TCP_MESSAGE_OCTETS_MAX, DNSTAP_UDP_MESSAGE_OCTETS_MAX};
 use crate::nmsg::protobuf::Fields;
 
 const NANOSECONDS: u32 = 1_000_000_000;
@@ -194,6 +195,15 @@ pub enum Transport {
     Tcp,
 }
 
+impl Transport {
+    fn message_octets_max(self) -> usize {
+        match self {
+            Transport::Udp => DNSTAP_UDP_MESSAGE_OCTETS_MAX,
+            Transport::Tcp => DNSTAP_TCP_MESSAGE_OCTETS_MAX,
+        }
+    }
+}
+
 /// One message of an exchange between a resolver and an authoritative server.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Exchange<'a> {
@@ -218,7 +228,13 @@ pub enum Message<'a> {
     Response { time: Timestamp, octets: &'a [u8] },
 }
 
-impl Message<'_> {
+impl<'a> Message<'a> {
+    pub fn octets(&self) -> &'a [u8] {
+        match self {
+            Message::Query { octets, .. } | Message::Response { octets, .. } => octets,
+        }
+    }
+
     /// When it was sent or received.
     pub fn time(&self) -> Timestamp {
         match self {
@@ -304,6 +320,10 @@ impl<'a> Exchange<'a> {
                 .zip(raw.response)
                 .map(|(time, octets)| Message::Response { time, octets })
         };
+        let message = message.ok_or(Outcome::RejectedIncomplete)?;
+        if message.octets().len() > transport.message_octets_max() {
+            return Err(Outcome::RejectedMalformed);
+        }
         Ok(Exchange {
             transport,
             initiator: initiator.unwrap_or(unspecified),
@@ -312,7 +332,7 @@ impl<'a> Exchange<'a> {
             responder_port,
             query_time,
             zone,
-            message: message.ok_or(Outcome::RejectedIncomplete)?,
+            message,
         })
     }
 }
@@ -392,6 +412,23 @@ mod tests {
     fn with(mut message: Vec<u8>, number: u32, value: u64) -> Vec<u8> {
         message.uint(number, value);
         message
+    }
+
+    #[test]
+    fn a_message_fits_what_its_transport_can_carry() {
+        for (protocol, limit) in [(1, DNSTAP_UDP_MESSAGE_OCTETS_MAX), (2, DNSTAP_TCP_MESSAGE_OCTETS_MAX)] {
+            for (octets, fits) in [(limit, true), (limit + 1, false)] {
+                let mut message = response(4, &[field::SOCKET_PROTOCOL, field::RESPONSE_MESSAGE]);
+                message.uint(field::SOCKET_PROTOCOL, protocol);
+                message.octets(field::RESPONSE_MESSAGE, &vec![0; octets]);
+                let frame = frame(&message);
+                let read = Exchange::read(&frame);
+                match fits {
+                    true => assert_eq!(read.unwrap().message.octets().len(), octets),
+                    false => assert_eq!(read, Err(Outcome::RejectedMalformed)),
+                }
+            }
+        }
     }
 
     #[test]

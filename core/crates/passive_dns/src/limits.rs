@@ -83,6 +83,11 @@ pub const PAIRING_WALK_MAX: usize = 256;
 /// own words: twice that is beyond anything in use, and what other receivers take.
 pub const DATA_FRAME_OCTETS_MAX: usize = 1 << 18;
 
+/// The DNS message in a data frame: what fits a datagram of either family, 65,535 octets less the headers of IPv6
+/// and UDP; and what a length of 16 bits can say over TCP (RFC 1035 section 4.2.2).
+pub const DNSTAP_UDP_MESSAGE_OCTETS_MAX: usize = 65_535 - 40 - 8;
+pub const DNSTAP_TCP_MESSAGE_OCTETS_MAX: usize = 65_535;
+
 /// A control frame and the content type in it, as the reference implementation of Frame Streams bounds them.
 pub const CONTROL_FRAME_OCTETS_MAX: usize = 512;
 pub const CONTENT_TYPE_OCTETS_MAX: usize = 256;
