@@ -147,6 +147,7 @@ def observations() -> Iterator[tuple[str, bytes]]:
     made = [(name, chunk(octets) + b"\1") for name, octets in messages()]
     for name, octets in made:
         yield name, TO_BE_PACKED + octets
+    yield "over-tcp", TO_BE_PACKED + made[0][1][:-1] + b"\4" + made[1][1][:-1] + b"\5"
     everything = b"".join(octets for _, octets in made)
     yield "together", TO_BE_PACKED + everything
 

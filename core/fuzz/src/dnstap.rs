@@ -14,7 +14,7 @@
 use passive_dns::dns::name;
 use passive_dns::dnstap::{Exchange, Kind, Label, Message, Outcome};
 use passive_dns::frame_streams::{Reader, Step, StreamError};
-use passive_dns::limits::DATA_FRAME_OCTETS_MAX;
+use passive_dns::limits::{DATA_FRAME_OCTETS_MAX, DNSTAP_TCP_MESSAGE_OCTETS_MAX};
 
 use crate::input::Input;
 use crate::memory::bounded;
@@ -93,17 +93,14 @@ fn check_frame(frame: &[u8]) {
         }
     };
     let kind = label.expect("what is taken says what it is").kind;
-    let octets = match exchange.message {
-        Message::Query { octets, time } => {
+    match exchange.message {
+        Message::Query { time, .. } => {
             assert_eq!((kind, exchange.query_time), (Kind::ResolverQuery, Some(time)));
-            octets
         }
-        Message::Response { octets, .. } => {
-            assert_eq!(kind, Kind::ResolverResponse);
-            octets
-        }
-    };
-    assert!(octets.len() < frame.len());
+        Message::Response { .. } => assert_eq!(kind, Kind::ResolverResponse),
+    }
+    let octets = exchange.message.octets().len();
+    assert!(octets < frame.len() && octets <= DNSTAP_TCP_MESSAGE_OCTETS_MAX);
     assert_eq!(exchange.responder_port, 53);
     assert_eq!(exchange.initiator.is_ipv4(), exchange.responder.is_ipv4());
     assert!(exchange.zone.is_none_or(|zone| name::validate(zone).is_ok()));

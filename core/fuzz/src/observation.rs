@@ -45,8 +45,9 @@ fn transactions(input: &mut Input<'_>) -> Vec<u8> {
     let mut seconds = 1_700_000_000;
     while !input.is_empty() {
         let message = input.chunk();
-        seconds += u64::from(input.octet() % 4);
-        let dnsqr = dnsqr(message, seconds);
+        let state = input.octet();
+        seconds += u64::from(state % 4);
+        let dnsqr = dnsqr(message, seconds, state & 4 != 0);
         let payload =
             Wrapper::default().uint(1, 1).uint(2, 9).uint(3, seconds).fixed32(4, 0).octets(5, &dnsqr);
         nmsg = nmsg.octets(1, &payload.0);
@@ -54,34 +55,65 @@ fn transactions(input: &mut Input<'_>) -> Vec<u8> {
     Encoder::new(Codec::None).encode(&mut nmsg.0)
 }
 
-/// An answered transaction with this response in a datagram of IPv4, as long as one can hold it.
-fn dnsqr(message: &[u8], seconds: u64) -> Vec<u8> {
-    let message = &message[..message.len().min(65_535 - 28)];
+/// An answered transaction with this response, over UDP in a datagram of IPv4, as long as one can hold it, or over
+/// TCP in one or two segments.
+fn dnsqr(message: &[u8], seconds: u64, over_tcp: bool) -> Vec<u8> {
+    let most = if over_tcp { 65_535 } else { 65_535 - 28 };
+    let message = &message[..message.len().min(most)];
     let header = Header::parse(message);
     let question = header.and_then(|header| Question::of_message(&header, message).ok().flatten());
-    let dnsqr = Wrapper::default()
+    let mut dnsqr = Wrapper::default()
         .uint(1, 1)
         .octets(2, &[192, 0, 2, 53])
         .octets(3, &[203, 0, 113, 1])
-        .uint(4, 17)
+        .uint(4, if over_tcp { 6 } else { 17 })
         .uint(5, 50_000)
         .uint(6, 53)
         .uint(7, u64::from(header.map_or(0, |header| header.id)));
-    let dnsqr = match question {
-        Some(question) => dnsqr
+    if let Some(question) = question {
+        dnsqr = dnsqr
             .octets(8, question.name)
             .uint(9, u64::from(question.rrtype))
-            .uint(10, u64::from(question.class)),
-        None => dnsqr,
-    };
-    let total = (28 + message.len()) as u16;
-    let mut packet = vec![0x45, 0];
-    packet.extend(total.to_be_bytes());
-    packet.extend([0, 0, 0, 0, 64, 17, 0, 0, 203, 0, 113, 1, 192, 0, 2, 53, 0, 53, 0xc3, 0x50]);
-    packet.extend((total - 20).to_be_bytes());
+            .uint(10, u64::from(question.class));
+    }
+    for packet in if over_tcp { segments(message) } else { vec![datagram(message)] } {
+        dnsqr = dnsqr.octets(15, &packet);
+    }
+    dnsqr.uint(16, seconds).0
+}
+
+fn datagram(message: &[u8]) -> Vec<u8> {
+    let length = (8 + message.len()) as u16;
+    let mut packet = ipv4(17, usize::from(length));
+    packet.extend([0, 53, 0xc3, 0x50]);
+    packet.extend(length.to_be_bytes());
     packet.extend([0, 0]);
     packet.extend(message);
-    dnsqr.octets(15, &packet).uint(16, seconds).0
+    packet
+}
+
+fn segments(message: &[u8]) -> Vec<Vec<u8>> {
+    let stream = [&(message.len() as u16).to_be_bytes()[..], message].concat();
+    let mut sequence = 1_u32;
+    let mut segments = Vec::new();
+    for data in stream.chunks(65_535 - 40) {
+        let mut packet = ipv4(6, 20 + data.len());
+        packet.extend([0, 53, 0xc3, 0x50]);
+        packet.extend(sequence.to_be_bytes());
+        packet.extend([0, 0, 0, 0, 0x50, 0x18, 0, 0, 0, 0, 0, 0]);
+        packet.extend(data);
+        sequence += data.len() as u32;
+        segments.push(packet);
+    }
+    segments
+}
+
+fn ipv4(protocol: u8, payload_octets: usize) -> Vec<u8> {
+    let total = (20 + payload_octets) as u16;
+    let mut packet = vec![0x45, 0];
+    packet.extend(total.to_be_bytes());
+    packet.extend([0, 0, 0, 0, 64, protocol, 0, 0, 203, 0, 113, 1, 192, 0, 2, 53]);
+    packet
 }
 
 fn check_window(containers: &[u8]) {

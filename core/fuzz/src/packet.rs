@@ -13,8 +13,10 @@
 //! * no query waits when all is finished; memory is bounded by the frames and the containers.
 
 use std::collections::HashMap;
+use std::net::IpAddr;
 
 use passive_dns::counters::Counters;
+use passive_dns::dns::Header;
 use passive_dns::frame::{Frame, LinkType, Timestamp};
 use passive_dns::nmsg::dnsqr::{DnsQr, Kind};
 use passive_dns::nmsg::{Archive, Codec, Container, Envelope};
@@ -22,6 +24,7 @@ use passive_dns::packet::Packet;
 use passive_dns::recorder::Recorder;
 use passive_dns::resolvers::Resolvers;
 use passive_dns::settings::Settings;
+use passive_dns::stored;
 
 use crate::input::Input;
 use crate::memory::bounded;
@@ -147,5 +150,14 @@ fn check_transaction(dnsqr: &DnsQr<'_>, settings: &Settings) {
     for packet in dnsqr.query_packet.iter().chain(&dnsqr.response_packet) {
         let kept = Packet::of_octets(packet, |_| true).expect("a stored packet is a datagram");
         assert_eq!((kept.octets, kept.fragment), (*packet, None));
+        let ends = [kept.source, kept.destination];
+        assert!(!settings.clear_resolver_address || ends.iter().any(IpAddr::is_unspecified));
+    }
+    for packets in [&dnsqr.query_packet, &dnsqr.response_packet] {
+        if !packets.is_empty() {
+            let message = stored::message(dnsqr.proto, packets).expect("stored packets hold a message");
+            let header = Header::parse(&message).expect("a header");
+            assert_eq!(u32::from(header.id), dnsqr.id);
+        }
     }
 }
