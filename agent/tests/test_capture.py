@@ -3,7 +3,7 @@
 import errno
 import logging
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -18,27 +18,31 @@ from .simulated_disk import SimulatedDisk
 
 
 class FileSource:
-    """A pcap file in the place of an interface; it is down for its first turns."""
+    """A pcap file in the place of an interface; it has nothing in its first turns."""
 
-    def __init__(self, pcap: Path, down_for: int = 0) -> None:
+    def __init__(self, pcap: Path, idle_for: int = 0) -> None:
         self._source = PcapSource(str(pcap))
-        self._down_for = down_for
+        self._idle_for = idle_for
         self.at_end = threading.Event()
         self.closed = False
 
-    def pump(self, recorder: Recorder, timeout: float) -> list[Container] | None:
-        if self._down_for > 0:
-            self._down_for -= 1
-            return None
+    def pump(self, recorder: Recorder, timeout: float) -> list[Container]:
+        if self._idle_for > 0:
+            self._idle_for -= 1
+            return []
         if self.at_end.is_set():
-            return None
+            return []
         containers = recorder.pump(self._source, timeout)
         if recorder.at_end:
             self.at_end.set()
         return containers
 
-    def status(self) -> SourceStatus:
-        return SourceStatus("file", not self.at_end.is_set(), 0, 0, None)
+    def drain(self, recorder: Recorder) -> Iterator[Container]:
+        while not self.at_end.is_set():
+            yield from self.pump(recorder, 1)
+
+    def statuses(self) -> list[SourceStatus]:
+        return [SourceStatus("file", not self.at_end.is_set(), 0, 0, None)]
 
     def close(self) -> None:
         self.closed = True
@@ -58,7 +62,7 @@ def run_to_end(capture: Capture, source: FileSource) -> None:
 def test_every_transaction_reaches_the_spool(traffic: Traffic) -> None:
     spool = Spool(SimulatedDisk(), 1 << 30, lambda: 1)
     writer = SpoolWriter(spool)
-    source = FileSource(traffic.pcap, down_for=2)
+    source = FileSource(traffic.pcap, idle_for=2)
     capture = capture_of(traffic, source, writer.offer)
     writer.start()
     run_to_end(capture, source)

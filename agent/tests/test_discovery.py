@@ -8,8 +8,7 @@ import pytest
 
 from sie_agent.discovery import host_addresses, resolver_addresses
 from sie_agent.errors import AgentError
-
-from .netns import Namespace, namespace
+from tests.netns import Namespace, namespace
 
 rooted = [
     pytest.mark.root,

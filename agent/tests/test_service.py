@@ -19,10 +19,11 @@ import pytest
 
 from sie_agent.spool import snapshot
 from sie_core._native import decode
+from tests.netns import Namespace, namespace
+from tests.traffic.frames import read_pcap
 
 from .conftest import Traffic
 from .hub import Authority, Hub
-from .netns import Namespace, frames_of, namespace
 
 pytestmark = [
     pytest.mark.root,
@@ -145,7 +146,7 @@ async def test_live_packets_reach_the_hub_each_once(
     async with hub.listening(*authority.server(), authority.ca, sock=listener):
         config = config_file(f"wss://127.0.0.1:{port}", interface=wire.inner)
         async with running(wire, config, tmp_path) as agent:
-            frames = frames_of(traffic.pcap)
+            frames = read_pcap(traffic.pcap)
             await put(wire, frames)
             answered = traffic.transactions - traffic.unanswered
             await agent.until(lambda status: status["acknowledged"] == answered)
@@ -177,7 +178,7 @@ async def test_without_a_hub_everything_waits_in_the_spool_and_a_stop_is_quick(
     wire: Namespace, traffic: Traffic, config_file: Callable[..., Path], tmp_path: Path
 ) -> None:
     async with running(wire, config_file(interface=wire.inner), tmp_path) as agent:
-        await put(wire, frames_of(traffic.pcap))
+        await put(wire, read_pcap(traffic.pcap))
         answered = traffic.transactions - traffic.unanswered
         status = await agent.until(lambda status: status["captured"] == answered)
         assert status["pending"] == answered
@@ -206,7 +207,7 @@ async def test_a_stop_waits_no_longer_for_a_hub_that_says_nothing(
     async with hub.listening(*authority.server(), authority.ca, sock=listener):
         config = config_file(f"wss://127.0.0.1:{listener.getsockname()[1]}", interface=wire.inner)
         async with running(wire, config, tmp_path) as agent:
-            await put(wire, frames_of(traffic.pcap))
+            await put(wire, read_pcap(traffic.pcap))
             await agent.until(lambda status: status["in_flight"] == 4)
             assert await agent.stop() < STOP_WITHIN
     at_rest = snapshot(tmp_path / "spool")
@@ -224,7 +225,7 @@ async def test_a_kill_loses_nothing_that_had_reached_the_spool(
     async with hub.listening(*authority.server(), authority.ca, sock=listener):
         config = config_file(f"wss://127.0.0.1:{port}", interface=wire.inner)
         async with running(wire, config, tmp_path) as agent:
-            await put(wire, frames_of(traffic.pcap))
+            await put(wire, read_pcap(traffic.pcap))
             status = await agent.until(lambda status: status["in_flight"] == 4)
             assert status["acknowledged"] == 0
             agent.process.kill()
@@ -242,7 +243,7 @@ async def test_a_kill_loses_nothing_that_had_reached_the_spool(
 async def test_an_interface_that_vanishes_is_told_once_and_picked_up_again(
     wire: Namespace, traffic: Traffic, config_file: Callable[..., Path], tmp_path: Path
 ) -> None:
-    frames = frames_of(traffic.pcap)
+    frames = read_pcap(traffic.pcap)
     async with running(wire, config_file(interface=wire.inner), tmp_path) as agent:
         await put(wire, frames[: len(frames) // 2])
         before = (await agent.until(lambda status: int(str(status["captured"])) > 0))["captured"]
@@ -256,6 +257,18 @@ async def test_an_interface_that_vanishes_is_told_once_and_picked_up_again(
     log = agent.log.read_text()
     assert log.count(f"no packets from {wire.inner}: ") == 1
     assert f"listening on {wire.inner} again" in log
+
+
+async def test_a_stop_on_an_idle_interface_writes_down_what_the_kernel_had(
+    wire: Namespace, traffic: Traffic, config_file: Callable[..., Path], tmp_path: Path
+) -> None:
+    """The packets are still in a block of the kernel's when the signal comes, and none follows."""
+    async with running(wire, config_file(interface=wire.inner), tmp_path) as agent:
+        await put(wire, read_pcap(traffic.pcap))
+        assert await agent.stop() < STOP_WITHIN
+    at_rest = snapshot(tmp_path / "spool")
+    assert at_rest is not None
+    assert at_rest.ledger.pending == traffic.transactions
 
 
 async def test_the_watchdog_is_fed_while_all_turns(
@@ -335,11 +348,11 @@ async def test_a_full_disk_is_survived_and_counted(
         with suppress(OSError), filler.open("wb", buffering=0) as file:
             while file.write(bytes(4096)):
                 pass
-        await put(wire, frames_of(traffic.pcap))
+        await put(wire, read_pcap(traffic.pcap))
         full = await agent.until(lambda status: lost(status) + int(str(status["captured"])) == answered)
         assert lost(full) > 0
         filler.unlink()
-        await put(wire, frames_of(traffic.pcap))
+        await put(wire, read_pcap(traffic.pcap))
         again = await agent.until(lambda status: lost(status) + int(str(status["captured"])) == 2 * answered)
         assert lost(again) == lost(full)
         await agent.stop()

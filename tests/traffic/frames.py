@@ -53,6 +53,18 @@ def write_pcap(path: Path, frames: Iterable[Frame]) -> None:
             file.write(PCAP_RECORD.pack(seconds, microseconds, size, size) + frame.data)
 
 
+def read_pcap(path: Path) -> list[bytes]:
+    """The frames of a file that `write_pcap` wrote."""
+    data = path.read_bytes()
+    frames, offset = [], len(PCAP_HEADER)
+    while offset < len(data):
+        _, _, size, _ = PCAP_RECORD.unpack_from(data, offset)
+        offset += PCAP_RECORD.size
+        frames.append(data[offset : offset + size])
+        offset += size
+    return frames
+
+
 def checksum_of(octets: bytes, more: int = 0) -> int:
     """The Internet checksum (RFC 1071) of octets, and of 16-bit numbers whose sum is `more`.
 

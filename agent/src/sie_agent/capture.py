@@ -1,8 +1,6 @@
 """From packets to the spool: one thread records, another writes, and neither ever waits for the hub.
 
-All sources share one recorder, because a query may pass one interface and its response another (a tap gives
-each direction its own). They take turns in one thread; what arrives meanwhile waits in the sources' rings in
-the kernel, 16 MiB each, which at 300,000 packets of 150 octets a second are a third of a second: many turns.
+All sources share one recorder and take turns in one thread; what arrives meanwhile waits in the kernel.
 """
 
 import logging
@@ -159,8 +157,8 @@ class Capture:
         return self._counters
 
     def sources(self) -> list[SourceStatus]:
-        """How each source is."""
-        return [source.status() for source in self._sources]
+        """How each part of each source is."""
+        return [status for source in self._sources for status in source.statuses()]
 
     def between_turns(self, do: Callable[[], None]) -> Future[None]:
         """Have `do` called in the capture thread between two turns, while no source is pumped.
@@ -201,15 +199,15 @@ class Capture:
     def _turn(self) -> None:
         share = TURN / len(self._sources)
         for source in self._sources:
-            containers = source.pump(self._recorder, share)
-            if containers is None:
-                self._stopping.wait(share)
-            for container in containers or ():
+            for container in source.pump(self._recorder, share):
                 self._deliver(container)
             self._counters = MappingProxyType(self._recorder.counters())
             self.progressed_at = self._clock()
 
     def _finish(self) -> None:
+        for source in self._sources:
+            for container in source.drain(self._recorder):
+                self._deliver(container)
         for container in self._recorder.finish():
             self._deliver(container)
         self._counters = MappingProxyType(self._recorder.counters())

@@ -41,7 +41,7 @@ MOST_RESOLVERS: Final = 64
 prefix takes up to 8 in each of two directions, with and without a VLAN tag: 64 x 8 x 4 = 2,048."""
 
 MOST_SOURCES: Final = 16
-"""Interfaces. Each has a ring of 16 MiB in the kernel: 16 x 16 MiB = 256 MiB."""
+"""Interfaces and dnstap sockets. Rings in the kernel are 32 MiB in all, at least 2 MiB an interface."""
 
 MOST_LOCAL_ZONES: Final = 4096
 """Suffixes that are kept out: an organisation of a thousand sites with four internal zones each."""

@@ -19,7 +19,7 @@ from sie_agent.errors import SpoolError
 from sie_agent.metrics import MetricsServer
 from sie_agent.recording import recorder_of, settings_of
 from sie_agent.renewal import Renewal
-from sie_agent.sources import Interface
+from sie_agent.sources import Interfaces, Source
 from sie_agent.spool import LOOK_INTERVAL, Spool, open_spool
 from sie_agent.status import LostStatus, Status, UplinkStatus, describe
 from sie_agent.uplink import Uplink
@@ -50,9 +50,10 @@ class Agent:
         self._spool = spool
         resolvers = resolver_addresses(config.resolvers)
         self._recorder = recorder_of(resolvers, settings_of(config))
-        self._interfaces = [Interface(source, resolvers) for source in config.interfaces]
+        self._interfaces = Interfaces(config.interfaces, resolvers) if config.interfaces else None
+        sources: list[Source] = [] if self._interfaces is None else [self._interfaces]
         self.writer = SpoolWriter(spool)
-        self.capture = Capture(self._recorder, self._interfaces, self.writer.offer)
+        self.capture = Capture(self._recorder, sources, self.writer.offer)
         self.uplink = Uplink(config, spool, self.accounts, self._uplink_progressed)
         self.renewal = Renewal(lambda: self.config, self.uplink.renew)
         self._uplink_progressed_at = time.monotonic()

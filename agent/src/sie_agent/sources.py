@@ -1,28 +1,32 @@
-"""Where packets come from: network interfaces, each opened again whenever it has vanished."""
+"""Where packets come from: network interfaces, each picked up again whenever it has vanished."""
 
 import logging
-import random
-import time
-from collections.abc import Callable
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final, Protocol
 
-from sie_agent.backoff import Backoff
 from sie_agent.config import SourceConfig
-from sie_core._native import CaptureError, Container, LiveSource, Recorder
+from sie_agent.errors import AgentError
+from sie_core._native import Container, LiveSource, NativeError, Recorder
 
-REOPEN_MIN: Final = 0.5
-REOPEN_MAX: Final = 15.0
-"""Seconds between attempts to open an interface: opening is a few system calls, and packets pass by
-meanwhile.
-"""
+RINGS_OCTETS: Final = 32 << 20
+"""The rings of all interfaces together: memory that the kernel fills while the agent is busy elsewhere."""
+
+RING_OCTETS_MAX: Final = 16 << 20
+"""The ring of one interface: at 300,000 packets of 150 octets a second, a third of a second."""
+
+RING_OCTETS_MIN: Final = 2 << 20
+"""Eight of the kernel's blocks: what is less runs full while the agent is not scheduled for a moment."""
+
+DRAIN_TURN: Final = 1.0
+"""Seconds in which what a stopped source still has is read: it ends by itself long before."""
 
 _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class SourceStatus:
-    """How one source is. `failures` and `kernel_drops` count from the start of the program."""
+    """How one interface is. `failures` and `kernel_drops` count from the start of the program."""
 
     interface: str
     up: bool
@@ -34,97 +38,82 @@ class SourceStatus:
 class Source(Protocol):
     """What the capture thread pumps."""
 
-    def pump(self, recorder: Recorder, timeout: float) -> list[Container] | None:
-        """Read for up to `timeout` seconds; None, at once, if the source is down."""
+    def pump(self, recorder: Recorder, timeout: float) -> list[Container]:
+        """Read for up to `timeout` seconds."""
 
-    def status(self) -> SourceStatus:
-        """How the source is. May be called from any thread."""
+    def drain(self, recorder: Recorder) -> Iterator[Container]:
+        """Take in nothing more, and read what was taken in."""
+
+    def statuses(self) -> list[SourceStatus]:
+        """How each part of the source is. May be called from any thread."""
 
     def close(self) -> None:
         """Stop listening."""
 
 
-class Interface:
-    """One network interface."""
+class Interfaces:
+    """All network interfaces: one source, so that their packets come in the order of their times."""
 
-    def __init__(
-        self,
-        config: SourceConfig,
-        resolvers: tuple[str, ...],
-        *,
-        clock: Callable[[], float] = time.monotonic,
-        jitter: Callable[[], float] = random.random,
-    ) -> None:
-        self._config = config
-        self._resolvers = resolvers
-        self._clock = clock
-        self._backoff = Backoff(REOPEN_MIN, REOPEN_MAX, jitter)
-        self._live: LiveSource | None = None
-        self._open_at = 0.0
-        self._drops_before = 0
-        self._drops = 0
-        self._failures = 0
-        self._error: str | None = None
-
-    def pump(self, recorder: Recorder, timeout: float) -> list[Container] | None:
-        """Read for up to `timeout` seconds; None, at once, if the interface is down."""
-        if self._live is None:
-            if self._clock() < self._open_at:
-                return None
-            self._open()
-        if self._live is None:
-            return None
+    def __init__(self, interfaces: Sequence[SourceConfig], resolvers: Sequence[str]) -> None:
+        """Open those that are there. Raises AgentError if the resolvers are too many for a filter."""
+        names = [(interface.interface, interface.promiscuous) for interface in interfaces]
+        self._promiscuous = dict(names)
         try:
-            containers = recorder.pump(self._live, timeout)
-            self._drops = self._drops_before + self._live.kernel_drops()
-        except CaptureError as error:
-            self._fail(error)
-            return None
+            self._live = LiveSource(names, resolvers, ring_bytes=ring_octets(len(names)))
+        except NativeError as error:
+            raise AgentError(f"the interfaces cannot be listened to: {error}") from error
+        self._told: dict[str, SourceStatus] = {}
+        self._tell()
+
+    def pump(self, recorder: Recorder, timeout: float) -> list[Container]:
+        """Read for up to `timeout` seconds."""
+        containers = recorder.pump(self._live, timeout)
+        self._tell()
         return containers
 
-    def status(self) -> SourceStatus:
-        """How the interface is."""
-        return SourceStatus(
-            interface=self._config.interface,
-            up=self._live is not None,
-            failures=self._failures,
-            kernel_drops=self._drops,
-            last_error=self._error,
-        )
+    def drain(self, recorder: Recorder) -> Iterator[Container]:
+        """Take in nothing more, and read what was taken in."""
+        self._live.drain()
+        while True:
+            yield from recorder.pump(self._live, DRAIN_TURN)
+            if recorder.at_end:
+                return
+
+    def set_resolvers(self, resolvers: Sequence[str]) -> None:
+        """Replace the kernel's filters; no packet that has passed the old ones is lost.
+
+        Raises AgentError if the kernel does not take the new ones; the old ones then stay.
+        """
+        try:
+            self._live.set_resolvers(resolvers)
+        except NativeError as error:
+            raise AgentError(f"the resolvers stay as they are: {error}") from error
+
+    def statuses(self) -> list[SourceStatus]:
+        """How each interface is."""
+        return [SourceStatus(**status) for status in self._live.status()]
 
     def close(self) -> None:
         """Stop listening."""
-        live, self._live = self._live, None
-        if live is not None:
-            live.close()
-        self._drops_before = self._drops
+        self._live.close()
 
-    def _open(self) -> None:
-        config = self._config
-        try:
-            self._live = LiveSource(config.interface, self._resolvers, promiscuous=config.promiscuous)
-        except CaptureError as error:
-            self._fail(error)
-            return
-        _log.info(
-            "listening on %s%s%s",
-            config.interface,
-            ", promiscuous" if config.promiscuous else "",
-            "" if self._error is None else " again",
-        )
-        self._error = None
-        self._backoff.reset()
+    def _tell(self) -> None:
+        """Log each interface that came or went since this was called last."""
+        for status in self.statuses():
+            before = self._told.get(status.interface)
+            self._told[status.interface] = status
+            if status.up and (before is None or not before.up):
+                promiscuous = ", promiscuous" if self._promiscuous[status.interface] else ""
+                again = " again" if before is not None else ""
+                _log.info("listening on %s%s%s", status.interface, promiscuous, again)
+            elif not status.up and (before is None or before.up):
+                _log.error(
+                    "no packets from %s: %s; trying again until it is there",
+                    status.interface,
+                    status.last_error,
+                )
 
-    def _fail(self, error: CaptureError) -> None:
-        self.close()
-        self._failures += 1
-        self._open_at = self._clock() + self._backoff.pause()
-        if self._error is None:
-            _log.error(
-                "no packets from %s: %s; trying again every %g to %g s",
-                self._config.interface,
-                error,
-                REOPEN_MIN,
-                REOPEN_MAX,
-            )
-        self._error = str(error)
+
+def ring_octets(interfaces: int) -> int:
+    """The size of the ring of each of so many interfaces."""
+    return max(RING_OCTETS_MIN, min(RING_OCTETS_MAX, RINGS_OCTETS // interfaces))

@@ -63,25 +63,39 @@ class PcapSource:
 
 @final
 class LiveSource:
-    """Frames from a network interface (Linux AF_PACKET, TPACKET_V3 ring of ``ring_bytes`` octets).
+    """Frames from network interfaces (Linux AF_PACKET, TPACKET_V3), merged by the times of their arrival.
 
-    The kernel filter built from ``resolvers`` (addresses or CIDR prefixes of both families) is attached
-    before the socket is bound, so that nothing else is ever queued. Needs CAP_NET_RAW. Raises
-    CaptureError.
+    ``interfaces`` are names, each with whether it is to be promiscuous; each gets a ring of ``ring_bytes``
+    octets in the kernel. One that is not there, goes down, vanishes or comes back is picked up again by
+    itself, while the others go on; ``status`` tells. The kernel filter built from ``resolvers`` (addresses or
+    CIDR prefixes of both families) is attached before a socket is bound, so that nothing else is ever
+    queued. Of a loopback interface only what arrives is read, since the same has left by it. Needs
+    CAP_NET_RAW. Raises NativeError for arguments that make no sense, and for nothing else.
     """
 
     def __new__(
         cls,
-        interface: str,
+        interfaces: Sequence[tuple[str, bool]],
         resolvers: Sequence[str],
         *,
-        promiscuous: bool = False,
         ring_bytes: int = 16777216,
     ) -> LiveSource: ...
-    def kernel_drops(self) -> int:
-        """Packets that passed the filter and found the ring full, since the source was opened."""
+    def status(self) -> list[dict[str, Any]]:
+        """How each interface is: ``interface``, ``up``, ``failures`` (how often it vanished or could not be
+        opened), ``kernel_drops`` (packets that passed the filter and found the ring full) and ``last_error``
+        (None while it is up). Never waits for a ``pump`` that runs elsewhere; while one does,
+        ``kernel_drops`` is as of its begin.
+        """
+    def set_resolvers(self, resolvers: Sequence[str]) -> None:
+        """Replace the kernel filters, from one packet to the next; what is queued stays queued.
+
+        Waits for a ``pump`` in progress. Raises NativeError or CaptureError if a filter is too large; those
+        before then stay.
+        """
+    def drain(self) -> None:
+        """Take in nothing more. ``pump`` gives what was taken in, and then ``Recorder.at_end`` is true."""
     def close(self) -> None:
-        """Give the socket and the ring back. Waits for a ``pump`` in progress; a later ``pump`` raises
+        """Give sockets and rings back. Waits for a ``pump`` in progress; a later ``pump`` raises
         CaptureError.
         """
 
@@ -168,7 +182,7 @@ class Recorder:
         """
     @property
     def at_end(self) -> bool:
-        """Whether the last ``pump`` reached the end of its file."""
+        """Whether the last ``pump`` reached the end of its source."""
     def finish(self) -> list[Container]:
         """Turn every waiting query into an unanswered one and seal what there is."""
     def counters(self) -> dict[str, int]:

@@ -13,9 +13,7 @@ pub enum CaptureError {
     NotPcap { path: String, reason: String },
     #[error("interface {interface}: there is none of this name; `ip link` lists those that there are")]
     NoInterface { interface: String },
-    #[error(
-        "interface {interface} is down or gone; bring it up (`ip link set dev {interface} up`) and open it again"
-    )]
+    #[error("interface {interface} is down or gone; bring it up (`ip link set dev {interface} up`)")]
     Down { interface: String },
     #[error(
         "interface {interface}: its frames are of hardware type {hardware}; only Ethernet, loopback and bare IP are read"
@@ -32,6 +30,12 @@ pub enum CaptureError {
     System { interface: String, action: &'static str, error: io::Error },
     #[error("interface {interface}: the kernel wrote a packet beyond its block; capture cannot go on")]
     Ring { interface: String },
+    #[error("waiting for packets: {0}")]
+    Wait(io::Error),
+    #[error("interfaces: none is named; name those that see the resolvers' upstream traffic")]
+    NoInterfaces,
+    #[error("interface {interface} is named twice; name it once")]
+    Repeated { interface: String },
     #[error("ring_bytes = {given}: must be from {least} to {most}")]
     RingSize { given: usize, least: usize, most: usize },
     #[error(transparent)]

@@ -1,5 +1,7 @@
 //! Every bound in one place, each with its arithmetic.
 
+use std::time::Duration;
+
 //------------ Files -------------------------------------------------------------------------------------------
 
 /// The largest packet that libpcap writes; a record that claims more is no record.
@@ -28,3 +30,28 @@ pub const ZSTD_FILE_WINDOW_LOG_MAX: u32 = 27;
 
 /// The dictionary of an xz block and what belongs to it: 128 MiB; `xz -9`, its largest preset, takes 65.
 pub const XZ_MEMORY_KIBIBYTES_MAX: u32 = 128 << 10;
+
+//------------ Interfaces --------------------------------------------------------------------------------------
+
+/// A block must hold the largest packet, 64 KiB and its header, and is the unit in which the ring runs full.
+pub const BLOCK_OCTETS: usize = 256 * 1024;
+
+/// How long the kernel keeps a block that is not full. Its timer may take two ticks more, 8 ms at 250 Hz.
+pub const BLOCK_PATIENCE: Duration = Duration::from_millis(20);
+
+/// After so long, whoever looks sees every packet that was received. A block waits for one turn of its timer, or, in
+/// kernels whose timer runs on regardless of when a block was begun, for two; the third is for a busy processor.
+pub const RECEIVED_PATIENCE: Duration = BLOCK_PATIENCE.saturating_mul(3);
+
+/// Two blocks, so that the kernel fills one while the other is read; and as much as a machine can spare.
+pub const RING_OCTETS_MIN: usize = 2 * BLOCK_OCTETS;
+pub const RING_OCTETS_MAX: usize = 1 << 30;
+
+/// The pauses between attempts to open an interface: the first, and what doubling it ends at. An attempt that fails
+/// is three system calls; while the pause lasts, packets pass by.
+pub const REOPEN_PAUSE_MIN: Duration = Duration::from_millis(500);
+pub const REOPEN_PAUSE_MAX: Duration = Duration::from_secs(4);
+
+/// Packets after which interfaces that are not there are looked for, were there never a reason to wait: some 50 ms at
+/// 20,000 packets a second.
+pub const PACKETS_PER_ATTENTION: u32 = 1024;

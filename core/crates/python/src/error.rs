@@ -62,7 +62,9 @@ impl From<Error> for PyErr {
             Error::Setting(error) | Error::Capture(Capture::Setting(error)) => {
                 NativeError::new_err(error.to_string())
             }
-            Error::Capture(error @ Capture::RingSize { .. }) => NativeError::new_err(error.to_string()),
+            Error::Capture(
+                error @ (Capture::RingSize { .. } | Capture::NoInterfaces | Capture::Repeated { .. }),
+            ) => NativeError::new_err(error.to_string()),
             Error::Capture(error @ Capture::NotPcap { .. }) => FormatError::new_err(error.to_string()),
             Error::Capture(error) => CaptureError::new_err(error.to_string()),
             Error::Add(error @ AddError::Full { .. }) => WindowFullError::new_err(error.to_string()),

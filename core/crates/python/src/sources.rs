@@ -6,6 +6,7 @@ use passive_dns::error::SettingError;
 use passive_dns::resolvers::Resolvers;
 use passive_dns_capture as capture;
 use pyo3::prelude::*;
+use pyo3::types::PyDict;
 
 use crate::error::Error;
 
@@ -51,42 +52,66 @@ impl PcapSource {
 pub struct LiveSource {
     /// None once it is closed.
     pub inner: Mutex<Option<capture::LiveSource>>,
-    drops: capture::Drops,
+    statuses: capture::Statuses,
 }
 
 #[pymethods]
 impl LiveSource {
     #[new]
-    #[pyo3(signature = (interface, resolvers, *, promiscuous = false, ring_bytes = 16_777_216))]
+    #[pyo3(signature = (interfaces, resolvers, *, ring_bytes = 16_777_216))]
     fn new(
         py: Python<'_>,
-        interface: &str,
+        interfaces: Vec<(String, bool)>,
         resolvers: Vec<String>,
-        promiscuous: bool,
         ring_bytes: usize,
     ) -> Result<Self, Error> {
         let resolvers = Resolvers::parse(&resolvers)?;
-        let source =
-            py.detach(|| capture::LiveSource::open(interface, &resolvers, promiscuous, ring_bytes))?;
-        let drops = source.drops();
-        Ok(LiveSource { inner: Mutex::new(Some(source)), drops })
+        let source = py.detach(|| capture::LiveSource::open(&interfaces, &resolvers, ring_bytes))?;
+        let statuses = source.statuses();
+        Ok(LiveSource { inner: Mutex::new(Some(source)), statuses })
     }
 
-    fn kernel_drops(&self) -> Result<u64, Error> {
-        // While a pump holds the source it keeps the number fresh itself.
-        if let Ok(guard) = self.inner.try_lock()
-            && let Some(source) = guard.as_ref()
+    fn status<'py>(&self, py: Python<'py>) -> PyResult<Vec<Bound<'py, PyDict>>> {
+        // While a pump holds the source, its drops are as of the last time that none did.
+        if let Ok(mut guard) = self.inner.try_lock()
+            && let Some(source) = guard.as_mut()
         {
-            source.update_drops()?;
+            source.update_drops();
         }
-        Ok(self.drops.get())
+        let one = |status: capture::InterfaceStatus| {
+            let dict = PyDict::new(py);
+            dict.set_item("interface", status.interface)?;
+            dict.set_item("up", status.up)?;
+            dict.set_item("failures", status.failures)?;
+            dict.set_item("kernel_drops", status.kernel_drops)?;
+            dict.set_item("last_error", status.last_error)?;
+            Ok(dict)
+        };
+        self.statuses.get().into_iter().map(one).collect()
     }
 
-    fn close(&self, py: Python<'_>) -> Result<(), Error> {
-        let source = py.detach(|| lock(&self.inner).take());
-        if let Some(source) = source {
-            source.update_drops()?;
-        }
+    fn set_resolvers(&self, py: Python<'_>, resolvers: Vec<String>) -> Result<(), Error> {
+        let resolvers = Resolvers::parse(&resolvers)?;
+        py.detach(|| match lock(&self.inner).as_mut() {
+            Some(source) => source.set_resolvers(&resolvers),
+            None => Err(capture::CaptureError::Closed),
+        })?;
         Ok(())
+    }
+
+    fn drain(&self, py: Python<'_>) {
+        py.detach(|| {
+            if let Some(source) = lock(&self.inner).as_mut() {
+                source.drain();
+            }
+        });
+    }
+
+    fn close(&self, py: Python<'_>) {
+        py.detach(|| {
+            if let Some(source) = lock(&self.inner).take() {
+                source.close();
+            }
+        });
     }
 }

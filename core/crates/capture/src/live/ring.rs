@@ -8,15 +8,11 @@ use std::ffi::c_void;
 use std::io;
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::time::Duration;
 
-use crate::socket::Socket;
+use passive_dns::frame::Timestamp;
 
-/// A block must hold the largest packet, 64 KiB and its header, and is the unit in which the ring runs full.
-pub const BLOCK_OCTETS: usize = 256 * 1024;
-
-/// How long the kernel keeps a block that is not full.
-pub const BLOCK_PATIENCE: Duration = Duration::from_millis(20);
+use super::socket::Socket;
+use crate::limits::{BLOCK_OCTETS, BLOCK_PATIENCE};
 
 /// TPACKET_V3 packs packets of any size into a block; the frame size is a formality that has to divide it.
 const FRAME_OCTETS: usize = 2048;
@@ -24,17 +20,16 @@ const FRAME_OCTETS: usize = 2048;
 /// A packet in the ring.
 #[derive(Clone, Copy, Debug)]
 pub struct Packet<'a> {
-    pub seconds: u32,
-    pub nanoseconds: u32,
+    pub time: Timestamp,
     pub wire_length: usize,
     pub checksum_ready: bool,
     pub octets: &'a [u8],
 }
 
-/// What is next in the ring.
-#[derive(Debug)]
-pub enum Next<'a> {
-    Packet(Packet<'a>),
+/// What is next in the ring: a packet `P`, or what is asked of it.
+#[derive(Clone, Copy, Debug)]
+pub enum Next<P> {
+    Packet(P),
     /// The kernel owns the next block.
     Empty,
     /// A packet that does not lie within its block.
@@ -75,7 +70,8 @@ impl Ring {
     }
 
     /// Whether there is a packet. A block that was read to its end goes back to the kernel here.
-    pub fn is_ready(&mut self) -> bool {
+    #[inline]
+    fn is_ready(&mut self) -> bool {
         loop {
             match self.unread {
                 None if !self.owned() => return false,
@@ -90,8 +86,22 @@ impl Ring {
         }
     }
 
+    /// The time of the next packet.
+    #[inline]
+    pub fn head(&mut self) -> Next<Timestamp> {
+        if !self.is_ready() {
+            return Next::Empty;
+        }
+        match self.unread.map(|(_, offset)| self.header(offset)) {
+            Some(Some(header)) => Next::Packet(Timestamp::new(header.tp_sec, header.tp_nsec)),
+            Some(None) => Next::Broken,
+            None => Next::Empty,
+        }
+    }
+
     /// The next packet.
-    pub fn next(&mut self) -> Next<'_> {
+    #[inline]
+    pub fn next(&mut self) -> Next<Packet<'_>> {
         if !self.is_ready() {
             return Next::Empty;
         }
@@ -129,30 +139,38 @@ impl Ring {
         }
     }
 
-    /// Reads the packet at `offset` of the current block, which is ours.
-    fn read(&mut self, packets: u32, offset: usize) -> Next<'_> {
+    /// The header at `offset` of the current block, which is ours; None if there is no room for one.
+    fn header(&self, offset: usize) -> Option<&libc::tpacket3_hdr> {
         const HEADER_OCTETS: usize = size_of::<libc::tpacket3_hdr>();
         if offset.saturating_add(HEADER_OCTETS) > BLOCK_OCTETS
             || !offset.is_multiple_of(align_of::<libc::tpacket3_hdr>())
         {
-            return Next::Broken;
+            return None;
         }
         let block: *const u8 = self.descriptor().cast();
-        // SAFETY: the header lies within the block and is aligned, as was checked; the block is ours, and the
-        // kernel wrote a tpacket3_hdr where the descriptor or the header before says that there is one.
-        let header = unsafe { &*block.add(offset).cast::<libc::tpacket3_hdr>() };
+        // SAFETY: the header lies within the block and is aligned, as was checked; the block is ours, and stays so
+        // while self is borrowed; the kernel wrote a tpacket3_hdr where the descriptor or the header before says
+        // that there is one, and any octets are one.
+        Some(unsafe { &*block.add(offset).cast::<libc::tpacket3_hdr>() })
+    }
+
+    /// Reads the packet at `offset` of the current block, which is ours.
+    fn read(&mut self, packets: u32, offset: usize) -> Next<Packet<'_>> {
+        let Some(header) = self.header(offset).copied() else {
+            return Next::Broken;
+        };
         let start = offset + usize::from(header.tp_mac);
         let captured = header.tp_snaplen as usize;
         if start.saturating_add(captured) > BLOCK_OCTETS {
             return Next::Broken;
         }
         self.unread = Some((packets - 1, offset + header.tp_next_offset as usize));
+        let block: *const u8 = self.descriptor().cast();
         // SAFETY: the packet lies within the block, as was checked. Its octets stay as they are while the block is
         // ours; it goes back in `is_ready`, which the slice's borrow of self keeps from being called.
         let octets = unsafe { std::slice::from_raw_parts(block.add(start), captured) };
         Next::Packet(Packet {
-            seconds: header.tp_sec,
-            nanoseconds: header.tp_nsec,
+            time: Timestamp::new(header.tp_sec, header.tp_nsec),
             wire_length: header.tp_len as usize,
             checksum_ready: header.tp_status & libc::TP_STATUS_CSUMNOTREADY == 0,
             octets,

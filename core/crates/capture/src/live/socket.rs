@@ -1,4 +1,4 @@
-//! Packet sockets: the system calls that [`crate::live`] needs.
+//! Packet sockets: the system calls that [`super::interface`] and [`super::ring`] need.
 
 use std::ffi::{CString, c_int, c_void};
 use std::io;
@@ -12,13 +12,46 @@ use passive_dns::bpf::Instruction;
 #[derive(Debug)]
 pub struct Socket(OwnedFd);
 
-/// What [`Socket::wait`] waited for.
+/// What [`wait`] came to.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Wait {
-    Readable,
-    Failed,
-    Elapsed,
+    /// The time is over, or there is something on a socket.
+    Over,
+    /// A signal arrived.
     Interrupted,
+}
+
+/// What is known of a socket after [`wait`].
+#[derive(Clone, Copy, Debug)]
+#[repr(transparent)]
+pub struct Poll(libc::pollfd);
+
+impl Poll {
+    /// A place for a socket that is waited for, or for none.
+    pub fn of(socket: Option<&Socket>) -> Self {
+        // A negative descriptor is passed over (poll(2)).
+        let descriptor = socket.map_or(-1, |socket| socket.0.as_raw_fd());
+        Poll(libc::pollfd { fd: descriptor, events: libc::POLLIN, revents: 0 })
+    }
+
+    /// Whether an error waits on the socket.
+    pub fn failed(&self) -> bool {
+        self.0.revents & (libc::POLLERR | libc::POLLHUP | libc::POLLNVAL) != 0
+    }
+}
+
+/// Waits for a block in a ring of any of the sockets, or for an error on one.
+pub fn wait(polls: &mut [Poll], patience: Duration) -> io::Result<Wait> {
+    // Rounded up: a wait of zero over and over would be a busy one.
+    let milliseconds = c_int::try_from(patience.as_nanos().div_ceil(1_000_000)).unwrap_or(c_int::MAX);
+    let count = polls.len() as libc::nfds_t;
+    // SAFETY: `Poll` is a pollfd and nothing else, so that the pointer and the count are those of pollfds, which live
+    // through the call.
+    match check(unsafe { libc::poll(polls.as_mut_ptr().cast(), count, milliseconds) }) {
+        Ok(_) => Ok(Wait::Over),
+        Err(error) if error.kind() == io::ErrorKind::Interrupted => Ok(Wait::Interrupted),
+        Err(error) => Err(error),
+    }
 }
 
 /// The index of an interface; None if there is none of this name.
@@ -63,6 +96,21 @@ impl Socket {
 
     /// The ARPHRD_ number of an interface.
     pub fn hardware_type(&self, interface: &str) -> io::Result<u16> {
+        let request = self.ask(interface, libc::SIOCGIFHWADDR)?;
+        // SAFETY: SIOCGIFHWADDR has filled this member of the union.
+        Ok(unsafe { request.ifr_ifru.ifru_hwaddr.sa_family })
+    }
+
+    /// Whether an interface is up.
+    pub fn is_up(&self, interface: &str) -> io::Result<bool> {
+        let request = self.ask(interface, libc::SIOCGIFFLAGS)?;
+        // SAFETY: SIOCGIFFLAGS has filled this member of the union.
+        let flags = unsafe { request.ifr_ifru.ifru_flags };
+        Ok(c_int::from(flags) & libc::IFF_UP != 0)
+    }
+
+    /// Asks a question of netdevice(7) about an interface.
+    fn ask(&self, interface: &str, question: libc::Ioctl) -> io::Result<libc::ifreq> {
         // SAFETY: ifreq is a plain C structure, of which all zeros is a value.
         let mut request: libc::ifreq = unsafe { mem::zeroed() };
         let name = interface.as_bytes();
@@ -72,12 +120,13 @@ impl Socket {
         for (place, octet) in request.ifr_name.iter_mut().zip(name) {
             *place = *octet as libc::c_char;
         }
-        // SAFETY: SIOCGIFHWADDR takes and fills an ifreq, which lives through the call and whose name ends in zero.
-        check(unsafe { libc::ioctl(self.0.as_raw_fd(), libc::SIOCGIFHWADDR, &mut request) })?;
-        // SAFETY: SIOCGIFHWADDR has filled this member of the union.
-        Ok(unsafe { request.ifr_ifru.ifru_hwaddr.sa_family })
+        // SAFETY: the questions above take and fill an ifreq, which lives through the call and whose name ends in
+        // zero.
+        check(unsafe { libc::ioctl(self.0.as_raw_fd(), question, &mut request) })?;
+        Ok(request)
     }
 
+    /// Puts a filter in the place of the one before, from one packet to the next; what is queued stays.
     pub fn attach_filter(&self, program: &[Instruction]) -> io::Result<()> {
         let mut filter: Vec<libc::sock_filter> = program
             .iter()
@@ -112,6 +161,12 @@ impl Socket {
         self.set_option(libc::SOL_PACKET, libc::PACKET_ADD_MEMBERSHIP, &request)
     }
 
+    /// Leaves out frames that this host sends: on a loopback interface the same ones arrive too.
+    pub fn ignore_outgoing(&self) -> io::Result<()> {
+        let yes: c_int = 1;
+        self.set_option(libc::SOL_PACKET, libc::PACKET_IGNORE_OUTGOING, &yes)
+    }
+
     /// Begins to receive every frame of the interface, in both directions.
     pub fn bind(&self, index: c_int) -> io::Result<()> {
         // SAFETY: sockaddr_ll is a plain C structure, of which all zeros is a value.
@@ -138,21 +193,6 @@ impl Socket {
         let mut statistics = libc::tpacket_stats_v3 { tp_packets: 0, tp_drops: 0, tp_freeze_q_cnt: 0 };
         self.get_option(libc::SOL_PACKET, libc::PACKET_STATISTICS, &mut statistics)?;
         Ok(statistics.tp_drops)
-    }
-
-    /// Waits for a block of the ring, or for an error.
-    pub fn wait(&self, patience: Duration) -> io::Result<Wait> {
-        // Rounded up: a wait of zero over and over would be a busy one.
-        let milliseconds = c_int::try_from(patience.as_nanos().div_ceil(1_000_000)).unwrap_or(c_int::MAX);
-        let mut poll = libc::pollfd { fd: self.0.as_raw_fd(), events: libc::POLLIN, revents: 0 };
-        // SAFETY: the pointer is that of one pollfd, which lives through the call.
-        match check(unsafe { libc::poll(&mut poll, 1, milliseconds) }) {
-            Ok(0) => Ok(Wait::Elapsed),
-            Ok(_) if poll.revents & (libc::POLLERR | libc::POLLHUP | libc::POLLNVAL) != 0 => Ok(Wait::Failed),
-            Ok(_) => Ok(Wait::Readable),
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => Ok(Wait::Interrupted),
-            Err(error) => Err(error),
-        }
     }
 
     /// Maps the first `octets` octets of the socket's ring.
