@@ -66,6 +66,7 @@ def config_file(tmp_path: Path, authority: Authority) -> Callable[..., Path]:
         metrics_port: int = 0,
         spool: Path | None = None,
         more: str = "",
+        resolvers: str = '[192.0.2.53, "2001:db8::53"]',
     ) -> Path:
         file = tmp_path / "agent.yml"
         file.write_text(
@@ -73,7 +74,7 @@ def config_file(tmp_path: Path, authority: Authority) -> Callable[..., Path]:
 participant: isp_a
 sensor: ns1
 exchange: lab.example
-resolvers: [192.0.2.53, "2001:db8::53"]
+resolvers: {resolvers}
 sources: [{{interface: {interface}}}]
 container: {{max_bytes: 32 KiB}}
 spool: {{directory: {spool or tmp_path / "spool"}}}

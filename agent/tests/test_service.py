@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import re
 import signal
 import socket
 import struct
@@ -282,6 +283,98 @@ async def test_the_watchdog_is_fed_while_all_turns(
         assert "1 of 1 interfaces up; uplink" in summary
         agent.process.send_signal(signal.SIGTERM)
         await asyncio.to_thread(agent.notified, "STOPPING=1")
+
+
+def is_response(frame: bytes) -> bool:
+    """Whether an Ethernet frame of the generated traffic carries a response: the QR bit of its DNS header."""
+    ipv4 = frame[12:14] == b"\x08\x00"
+    return frame[14 + (20 if ipv4 else 40) + 8 + 2] & 0x80 != 0
+
+
+async def reload(agent: Running) -> str:
+    """SIGHUP; returns what systemd is told at its beginning, once it is over."""
+    agent.process.send_signal(signal.SIGHUP)
+    begun = await asyncio.to_thread(agent.notified, "RELOADING=1")
+    await asyncio.to_thread(agent.notified, "READY=1")
+    return begun
+
+
+async def test_a_reload_loses_neither_a_packet_nor_a_waiting_query(
+    wire: Namespace, traffic: Traffic, config_file: Callable[..., Path], tmp_path: Path
+) -> None:
+    frames = read_pcap(traffic.pcap)
+    answered = traffic.transactions - traffic.unanswered
+    config = config_file(interface=wire.inner)
+    async with running(wire, config, tmp_path) as agent:
+        await put(wire, [frame for frame in frames if not is_response(frame)])
+        before = await agent.until(
+            lambda status: counted(status)["transactions_pending"] == traffic.transactions
+        )
+        config_file(
+            interface=wire.inner,
+            resolvers="[192.0.2.53, 192.0.2.99, '2001:db8::53']",
+            more="transactions: {query_timeout: 30}",
+        )
+        begun = await reload(agent)
+        assert re.search(r"^MONOTONIC_USEC=[0-9]+$", begun, re.MULTILINE)
+        await put(wire, [frame for frame in frames if is_response(frame)])
+        after = await agent.until(lambda status: counted(status)["transactions_query_response"] == answered)
+        assert counted(after)["transactions_unsolicited_response"] == 0
+        assert counted(after)["transactions_pending"] == traffic.unanswered
+        assert f"reloaded {config}: resolvers, transactions.query_timeout" in agent.log.read_text()
+        # And while packets stream in, reload upon reload: the kernel lets through what it does without.
+        once = counted(after)["packets_seen"]
+        streaming = asyncio.create_task(put(wire, frames))
+        while not streaming.done():
+            await reload(agent)
+        await streaming
+        again = await agent.until(lambda status: counted(status)["packets_seen"] == 2 * once)
+        assert again["kernel_drops"] == 0
+        assert counted(before)["messages_seen"] < counted(again)["messages_seen"]
+
+
+async def test_other_resolvers_are_recorded_after_a_reload(
+    wire: Namespace, traffic: Traffic, config_file: Callable[..., Path], tmp_path: Path
+) -> None:
+    async with running(wire, config_file(interface=wire.inner, resolvers="[203.0.113.1]"), tmp_path) as agent:
+        await put(wire, read_pcap(traffic.pcap))
+        config_file(interface=wire.inner)
+        await reload(agent)
+        assert counted(agent.status())["packets_seen"] == 0
+        await put(wire, read_pcap(traffic.pcap))
+        answered = traffic.transactions - traffic.unanswered
+        await agent.until(lambda status: counted(status)["transactions_query_response"] == answered)
+
+
+async def test_a_configuration_that_does_not_fit_changes_nothing(
+    wire: Namespace, traffic: Traffic, config_file: Callable[..., Path], tmp_path: Path
+) -> None:
+    config = config_file(interface=wire.inner)
+    async with running(wire, config, tmp_path) as agent:
+        for wrong, why in (
+            (
+                {"more": "privacy: {local_zone: x}"},
+                'privacy.local_zone: unknown key (did you mean "privacy.l',
+            ),
+            ({"metrics_port": 9}, "metrics.listen cannot change while the agent runs: restart it for that"),
+            (
+                {"resolvers": "[0.0.0.0/0]", "more": "privacy: {admit_every_address: false}"},
+                "covers too much",
+            ),
+        ):
+            config_file(**{"interface": wire.inner, **wrong})
+            await reload(agent)
+            (told,) = [line for line in agent.log.read_text().splitlines() if why in line]
+            assert "not reloaded, the configuration stays as it was: " in told
+        await put(wire, read_pcap(traffic.pcap))
+        answered = traffic.transactions - traffic.unanswered
+        await agent.until(lambda status: status["captured"] == answered)
+
+
+def counted(status: dict[str, object]) -> dict[str, int]:
+    counters = status["counters"]
+    assert isinstance(counters, dict)
+    return counters
 
 
 OPEN_TRANSACTIONS = 100_000

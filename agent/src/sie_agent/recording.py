@@ -42,6 +42,14 @@ def recorder_of(resolvers: Sequence[str], settings: dict[str, Any]) -> Recorder:
         raise UsageError(f"the recorder does not take these settings: {error}") from error
 
 
+def reconfigure(recorder: Recorder, resolvers: Sequence[str], settings: dict[str, Any]) -> None:
+    """Have a recorder go by other settings; its waiting queries stay. Raises UsageError, changing nothing."""
+    try:
+        recorder.reconfigure(resolvers, **settings)
+    except NativeError as error:
+        raise UsageError(f"the recorder does not take these settings: {error}") from error
+
+
 def settings_of(config: "AgentConfig") -> dict[str, Any]:
     """The recorder's keywords that a configuration sets."""
     return {

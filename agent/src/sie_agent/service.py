@@ -8,22 +8,24 @@ import signal
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from pathlib import Path
 from typing import Final
 
 from sie_agent import log
 from sie_agent.capture import Capture, SpoolWriter
 from sie_agent.cli import EXIT_OK, add_config_argument
-from sie_agent.config import AgentConfig, load_config
+from sie_agent.config import FIXED, AgentConfig, load_config
 from sie_agent.discovery import resolver_addresses
-from sie_agent.errors import SpoolError
+from sie_agent.errors import AgentError, SpoolError
 from sie_agent.metrics import MetricsServer
-from sie_agent.recording import recorder_of, settings_of
+from sie_agent.recording import reconfigure, recorder_of, settings_of
 from sie_agent.renewal import Renewal
 from sie_agent.sources import Interfaces, Source
 from sie_agent.spool import LOOK_INTERVAL, Spool, open_spool
 from sie_agent.status import LostStatus, Status, UplinkStatus, describe
 from sie_agent.uplink import Uplink
 from sie_core import __version__
+from sie_core.kinds import ConfigError
 from sie_core.systemd import Notifier
 
 CAPTURE_STALL: Final = 10.0
@@ -48,7 +50,7 @@ class Agent:
         self.config = config
         """What the agent goes by."""
         self._spool = spool
-        resolvers = resolver_addresses(config.resolvers)
+        self._resolvers = resolvers = resolver_addresses(config.resolvers)
         self._recorder = recorder_of(resolvers, settings_of(config))
         self._interfaces = Interfaces(config.interfaces, resolvers) if config.interfaces else None
         sources: list[Source] = [] if self._interfaces is None else [self._interfaces]
@@ -97,6 +99,32 @@ class Agent:
             "kernel_drops": status.kernel_drops,
         }
 
+    async def reconfigure(self, config: AgentConfig) -> None:
+        """Go by another configuration, all of it or, raising AgentError, nothing of it.
+
+        No packet is lost and no waiting query given up: the recorder keeps its table, and the kernel's filter
+        is replaced in place.
+        """
+        fixed = [key for key in self.config.changed(config) if key in FIXED]
+        if fixed:
+            raise AgentError(f"{', '.join(fixed)} cannot change while the agent runs: restart it for that")
+        resolvers = await asyncio.to_thread(resolver_addresses, config.resolvers)
+        await asyncio.wrap_future(self.capture.between_turns(lambda: self._record_by(config, resolvers)))
+        self.config = config
+        await asyncio.to_thread(self._spool.set_bounds, config.spool_max_bytes, config.spool_max_age)
+        await self.uplink.reconfigure(config)
+
+    def _record_by(self, config: AgentConfig, resolvers: tuple[str, ...]) -> None:
+        """Change what is recorded; where the kernel does not take it, go back to what was."""
+        reconfigure(self._recorder, resolvers, settings_of(config))
+        try:
+            if self._interfaces is not None:
+                self._interfaces.set_resolvers(resolvers)
+        except AgentError:
+            reconfigure(self._recorder, self._resolvers, settings_of(self.config))
+            raise
+        self._resolvers = resolvers
+
     def stalled(self) -> str | None:
         """Which part has not turned for too long, if one has not."""
         now = time.monotonic()
@@ -120,16 +148,17 @@ def _run(arguments: argparse.Namespace) -> int:
     config = load_config(arguments.config)
     log.configure()
     with open_spool(config.spool_directory, config.spool_max_bytes, config.spool_max_age) as spool:
-        asyncio.run(_serve(config, spool))
+        asyncio.run(_serve(arguments.config, config, spool))
     return EXIT_OK
 
 
-async def _serve(config: AgentConfig, spool: Spool) -> None:
+async def _serve(file: Path, config: AgentConfig, spool: Spool) -> None:
     notifier = Notifier.from_environment()
-    stopping = asyncio.Event()
+    stopping, reloading = asyncio.Event(), asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stopping.set)
+    loop.add_signal_handler(signal.SIGHUP, reloading.set)
     agent = Agent(config, spool)
     metrics = MetricsServer(config.metrics_listen, agent.status)
     spool.on_append = agent.uplink.wake
@@ -146,6 +175,7 @@ async def _serve(config: AgentConfig, spool: Spool) -> None:
     )
     notifier.ready(_summary(agent.status()))
     beside = [
+        asyncio.create_task(_reload_when(reloading, file, agent, notifier)),
         asyncio.create_task(_trim_what_is_too_old(spool)),
         asyncio.create_task(agent.renewal.run()),
     ]
@@ -169,6 +199,25 @@ async def _serve(config: AgentConfig, spool: Spool) -> None:
         ledger.trimmed,
         agent.writer.lost.total,
     )
+
+
+async def _reload_when(reloading: asyncio.Event, file: Path, agent: Agent, notifier: Notifier) -> None:
+    """Read the configuration again whenever asked to; one that does not fit changes nothing."""
+    while True:
+        await reloading.wait()
+        reloading.clear()
+        notifier.reloading("reading the configuration again")
+        try:
+            config = await asyncio.to_thread(load_config, file)
+            changed = agent.config.changed(config)
+            await agent.reconfigure(config)
+        except ConfigError as error:
+            _log.error("not reloaded, the configuration stays as it was: %s", "; ".join(error.problems))
+        except AgentError as error:
+            _log.error("not reloaded, the configuration stays as it was: %s", error)
+        else:
+            _log.info("reloaded %s: %s", file, ", ".join(changed) or "no setting has changed")
+        notifier.ready(_summary(agent.status()))
 
 
 async def _trim_what_is_too_old(spool: Spool) -> None:
