@@ -132,3 +132,11 @@ def test_the_installed_script_is_the_same_program() -> None:
     assert subprocess.run([script, "--version"], capture_output=True, text=True, check=True).stdout == (
         f"sie-agent {__version__} (build {BUILD})\n"
     )
+
+
+def test_what_only_the_recorder_can_judge_is_a_mistake_too(config_file: Callable[..., Path]) -> None:
+    file = config_file(
+        resolvers='["0.0.0.0/0", host]',
+        more="privacy: {admit_every_address: true}\ntransactions: {table_max: 2000}",
+    )
+    assert program("check-config", file).returncode == 0
