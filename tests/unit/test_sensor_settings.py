@@ -60,6 +60,7 @@ def chosen(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return written(
         tmp_path_factory.mktemp("settings"),
         sensor_interface="span0",
+        sensor_more_interfaces=["span1"],
         sensor_vantage="span",
         sensor_resolvers=["192.0.0.0/12"],
         sensor_transaction_types=["query_response"],
@@ -75,7 +76,8 @@ def chosen(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_what_is_chosen_arrives(chosen: Path) -> None:
     config = load_config(chosen)
-    assert [(source.interface, source.promiscuous) for source in config.interfaces] == [("span0", True)]
+    interfaces = [(source.interface, source.promiscuous) for source in config.interfaces]
+    assert interfaces == [("span0", True), ("span1", True)]
     assert config.resolvers == ("192.0.0.0/12",)
     assert config.transaction_types == ("query_response",)
     assert config.keep_query_packets
@@ -128,3 +130,79 @@ def test_a_reload_suffices_unless_what_is_fixed_changes(
         will = load_config(written(tmp_path, **SAME))
         assert (not set(was.changed(will)) & set(FIXED)) is suffices  # the role's list is the agent's own
     assert rendered("{{ sensor_reload_suffices }}", sensor_config_before=slurped, **SAME) is suffices
+
+
+FACTS = {
+    "interfaces": ["lo", "eth0", "span-0", "span1"],
+    "eth0": {"ipv4": {"address": "192.0.2.7"}},
+    "span_0": {"ipv6": [{"address": "fe80::1", "scope": "link"}]},
+    "span1": {"ipv4": {"address": "198.51.100.7"}, "ipv6": [{"address": "2001:db8::7", "scope": "global"}]},
+}
+
+
+@pytest.mark.parametrize(
+    ("interfaces", "addresses"),
+    [(["span-0"], []), (["span-0", "span1"], ["198.51.100.7", "2001:db8::7"]), (["absent"], [])],
+)
+def test_addresses_of_all_interfaces_are_seen(interfaces: list[str], addresses: list[str]) -> None:
+    found = rendered(
+        "{{ sensor_interface_addresses }}",
+        sensor_interface=interfaces[0],
+        sensor_more_interfaces=interfaces[1:],
+        ansible_facts=FACTS,
+    )
+    assert found == addresses
+
+
+def test_each_interface_of_a_span_port_is_brought_up() -> None:
+    units = rendered(
+        "{{ sensor_interface_units }}", sensor_interface="span0", sensor_more_interfaces=["span1"]
+    )
+    assert units == ["sie-agent-interface@span0.service", "sie-agent-interface@span1.service"]
+
+
+@pytest.mark.parametrize(
+    ("chosen", "refused"),
+    [
+        ({"sensor_interface": "span-0"}, None),
+        ({"sensor_interface": "span-0", "sensor_more_interfaces": ["span2"]}, "has no interface span2 but "),
+        (
+            {"sensor_interface": "span-0", "sensor_more_interfaces": ["eth0"]},
+            "eth0 is the management interface",
+        ),
+        (
+            {"sensor_interface": "span-0", "sensor_more_interfaces": ["span1"]},
+            "has the address 198.51.100.7, ",
+        ),
+        (
+            {"sensor_interface": "span-0", "sensor_resolvers": ["host"]},
+            "holds the word host, which stands for",
+        ),
+    ],
+)
+def test_preflight_looks_at_every_interface(chosen: dict[str, object], refused: str | None) -> None:
+    facts = {**FACTS, "default_ipv4": {"interface": "eth0"}}
+    variables: dict[str, object] = {
+        "sensor_vantage": "span",
+        "sensor_resolvers": ["192.0.2.53"],
+        "inventory_hostname": "tap1",
+        "ansible_facts": facts,
+        **chosen,
+    }
+    tasks = yaml.safe_load((ROLE / "tasks/preflight.yml").read_text())
+    asserts = [
+        task["ansible.builtin.assert"]
+        for outer in tasks
+        for task in outer.get("block", [outer])
+        if "interface" in task["name"] or "own addresses" in task["name"]
+    ]
+    assert len(asserts) == 4
+    said = [
+        rendered(check["fail_msg"], **variables)
+        for check in asserts
+        if not rendered("{{ " + check["that"] + " }}", **variables)
+    ]
+    if refused is None:
+        assert said == []
+    else:
+        assert refused in said[0]
