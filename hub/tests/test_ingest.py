@@ -12,8 +12,10 @@ from datetime import timedelta
 
 import aiohttp
 import pytest
+from cryptography import x509
 from prometheus_client import CollectorRegistry
 
+from sie_core.identity import fingerprint, public_key_of
 from sie_core.limits import MAX_PAYLOAD
 from sie_core.sielink_pb2 import ACCOUNTING_RECORD, DATA_MESSAGE, NMSG_CONTAINER, TOPOLOGY_MESSAGE, Message
 from sie_hub.ingest.metrics import CONNECTIONS, CONTAINERS, ENDINGS, Metrics
@@ -311,6 +313,22 @@ async def test_a_revoked_certificate_is_refused_and_another_one_of_that_sensor_i
     assert (status, sentence) == (403, f"the certificate {held.serial} of isp_a/ns1 is revoked; enrol again")
     renewed = Sensor(hub.url, pki.client_context(pki.sensor()), numbered(1))
     assert await renewed.session() == "everything acknowledged"
+
+
+async def test_a_revoked_key_is_refused_whatever_certificate_it_has(
+    ingest: Ingest, sensor: Sensor, hub: Hub, pki: Pki, held: Held
+) -> None:
+    certificate = x509.load_pem_x509_certificate(held.certificate.read_bytes())
+    key = fingerprint(public_key_of(certificate))
+    session = await idle(sensor)
+    hub.register("isp_a", {"ns1": {"channels": [202], "source": 7, "revoked_keys": [key]}})
+    ingest.review()
+    sentence = f"the key {key} of isp_a/ns1 is revoked; make another one and enrol again"
+    assert sentence in await session
+    assert await refused(sensor) == (403, sentence)
+    assert ingest.outcomes("sessions_ended") == {"refused_key_revoked": 1}
+    other = Sensor(hub.url, pki.client_context(pki.sensor()), numbered(30))
+    assert await other.session() == "everything acknowledged"
 
 
 async def test_an_expired_certificate_is_refused_with_since_when(ingest: Ingest, hub: Hub, pki: Pki) -> None:

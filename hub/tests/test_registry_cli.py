@@ -12,6 +12,8 @@ import yaml
 
 from sie_hub.registry import Registry, sha256_hex
 
+FINGERPRINT = "SHA256:47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU"
+
 Run = Callable[..., dict[str, Any]]
 AGREEMENT = ("--signed", "2026-11-01", "--term-days", "365")
 
@@ -108,6 +110,20 @@ def test_one_certificate_can_be_taken_back_alone(isp_a: Run, directory: Path) ->
     assert (sensor.revoked, set(sensor.revoked_serials)) == (None, {"3f"})
 
 
+def test_one_key_can_be_taken_back_alone(isp_a: Run, directory: Path) -> None:
+    isp_a("sensor", "set", "isp_a", "ns1", "--channel", "202")
+    revoke = ("sensor", "revoke", "isp_a", "ns1", "--reason", "key stolen", "--key", FINGERPRINT)
+    assert isp_a(*revoke)["revoked_keys"] == [FINGERPRINT]
+    assert not isp_a(*revoke)["changed"]
+    sensor = Registry(directory).sensor("isp_a", "ns1")
+    assert sensor is not None
+    assert (sensor.revoked, set(sensor.revoked_serials), set(sensor.revoked_keys)) == (
+        None,
+        set(),
+        {FINGERPRINT},
+    )
+
+
 def test_a_reader_s_key_is_shown_once_and_kept_as_a_hash(isp_a: Run, directory: Path) -> None:
     made = isp_a("reader", "key", "add", "isp_a", "analyst")
     assert isp_a("reader", "key", "add", "isp_a", "analyst") == {"changed": False, "id": "k1"}
@@ -166,7 +182,13 @@ def test_show_tells_everything_but_the_hashes_of_readers_keys(isp_a: Run) -> Non
     shown = isp_a("show", "--json")["participants"]["isp_a"]
     assert shown["agreement"]["in_force"] is True
     assert shown["sensors"] == {
-        "ns1": {"channels": [202], "source": source, "revoked": None, "revoked_serials": []}
+        "ns1": {
+            "channels": [202],
+            "source": source,
+            "revoked": None,
+            "revoked_serials": [],
+            "revoked_keys": [],
+        }
     }
     assert [set(key) for key in shown["readers"]["analyst"]["keys"]] == [{"id", "created"}]
 
@@ -176,6 +198,11 @@ def test_show_tells_everything_but_the_hashes_of_readers_keys(isp_a: Run) -> Non
     [
         (("sensor", "set", "uni_b", "ns1", "--channel", "1"), 1, "uni_b is not in"),
         (("sensor", "revoke", "isp_a", "ns9", "--reason", "x"), 1, "isp_a has no sensor ns9"),
+        (
+            ("sensor", "revoke", "isp_a", "ns1", "--reason", "x", "--key", "SHA256:short"),
+            2,
+            "a key's fingerprint",
+        ),
         (("sensor", "set", "isp_a", "NS1", "--channel", "1"), 2, "allowed: 1 to 32 of a-z, 0-9 and -"),
         (("sensor", "set", "isp_a", "ns1", "--channel", "65536"), 2, "not a whole number from 1 to 65535"),
         (("participant", "set", "../x", *AGREEMENT), 2, "allowed: 1 to 32 of a-z, 0-9 and _"),

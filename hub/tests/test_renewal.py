@@ -81,6 +81,16 @@ def refusal(hub: Enrol, shown: Held | None, key: PrivateKey, who: str = "isp_a/n
     return status, body.decode().strip()
 
 
+def revoke_key(hub: Enrol, sensor: str, key: str) -> None:
+    """Revoke a key in the registry, as an operator does."""
+    path = hub.directory / "participants" / "isp_a.yml"
+    document = yaml.safe_load(path.read_text())
+    document["sensors"][sensor].setdefault("revoked_keys", []).append(key)
+    fresh = path.with_name(".isp_a.new")
+    fresh.write_text(yaml.safe_dump(document))
+    fresh.replace(path)
+
+
 def revoke_serial(hub: Enrol, sensor: str, held: Held) -> None:
     """Revoke a certificate in the registry, as an operator's play does."""
     path = hub.directory / "participants" / "isp_a.yml"
@@ -357,6 +367,22 @@ def test_what_was_renewed_from_a_revoked_certificate_is_not_renewed_again(hub: E
         status, body = renew(hub, grandchild, key, "isp_a/ns7")
         sentence = body.decode()
     assert (status, "is revoked" in sentence) == (403, True)
+
+
+@pytest.mark.parametrize("which", ["shown", "wanted"])
+def test_a_revoked_key_neither_renews_nor_is_renewed_to(hub: Enrol, which: str) -> None:
+    held, key = hub.pki.sensor(sensor="ns10"), new_key()
+    shown = identity.private_key_from_pem(held.key.read_bytes())
+    revoked = identity.fingerprint((shown if which == "shown" else key).public_key())
+    revoke_key(hub, "ns10", revoked)
+    deadline = datetime.now(UTC) + timedelta(seconds=10)
+    status, sentence = 200, ""
+    while status == 200 and datetime.now(UTC) < deadline:
+        hub.pause(0.2)
+        status, body = renew(hub, held, key, "isp_a/ns10")
+        sentence = body.decode()
+    assert status == 403
+    assert f"the key {revoked} is revoked" in sentence
 
 
 def test_renewals_without_end_are_not_given(hub: Enrol) -> None:

@@ -34,6 +34,7 @@ PARTICIPANT_NAME: Final = Text(r"[a-z0-9_]{1,32}", "1 to 32 of a-z, 0-9 and _")
 SENSOR_NAME: Final = Text(r"[a-z0-9-]{1,32}", "1 to 32 of a-z, 0-9 and -")
 SHA256_HEX: Final = Text(r"[0-9a-f]{64}", "64 lower-case hexadecimal digits")
 SERIAL_HEX: Final = Text(r"[0-9a-f]{1,40}", "a certificate's serial number as lower-case hexadecimal digits")
+FINGERPRINT: Final = Text(r"SHA256:[A-Za-z0-9+/]{43}", "a key's fingerprint as both sides show it, SHA256:…")
 CHANNEL: Final = Integer(1, 65535)
 SOURCE: Final = Integer(1, (1 << 32) - 1)
 MAX_TERM_DAYS: Final = 36525  # a hundred years
@@ -136,6 +137,7 @@ FILE: Final = Table(
                 Setting("source", SOURCE, help="its id in the exchange, unique and never given again"),
                 *_REVOCATION_SETTINGS,
                 Setting("revoked_serials", ListOf(SERIAL_HEX), default=[], help="certificates taken back"),
+                Setting("revoked_keys", ListOf(FINGERPRINT), default=[], help="keys taken back"),
             ),
             most=1000,
         ),
@@ -224,6 +226,8 @@ class Sensor:
     source: int
     revoked: Revocation | None
     revoked_serials: frozenset[str]
+    revoked_keys: frozenset[str]
+    """Their fingerprints: every certificate for them, whatever its serial number, is taken back."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -333,6 +337,7 @@ def read_participant(path: Path) -> Participant:
                     item["source"],
                     _revocation(item),
                     frozenset(serial.lstrip("0") for serial in item["revoked_serials"]),
+                    frozenset(item["revoked_keys"]),
                 )
                 for sensor, item in config["sensors"].items()
             }

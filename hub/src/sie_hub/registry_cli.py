@@ -17,6 +17,7 @@ from sie_hub.cli import EXIT_FAILURE, EXIT_OK, add_config_argument
 from sie_hub.config import load_config
 from sie_hub.registry import (
     CHANNEL,
+    FINGERPRINT,
     MAX_TERM_DAYS,
     PARTICIPANT_NAME,
     SENSOR_NAME,
@@ -64,6 +65,12 @@ def configure(_command: str, parser: argparse.ArgumentParser) -> None:
         type=_of(SERIAL_HEX),
         metavar="HEX",
         help="take this certificate back only; the sensor may enrol again",
+    )
+    verb.add_argument(
+        "--key",
+        type=_of(FINGERPRINT),
+        metavar="FINGERPRINT",
+        help="take this key back, and with it every certificate for it; the sensor may enrol with another",
     )
 
     verbs = _verbs(topics, "upload", "programs of others, which show an API key")
@@ -145,11 +152,13 @@ def _revoke(editor: RegistryEditor, arguments: argparse.Namespace) -> Answer:
         arguments.name,
         arguments.reason,
         getattr(arguments, "serial", None),
+        getattr(arguments, "key", None),
     )
     return {
         "changed": changed,
         "revoked": entry.get("revoked"),
         "revoked_serials": entry.get("revoked_serials", []),
+        "revoked_keys": entry.get("revoked_keys", []),
     }
 
 
@@ -274,7 +283,11 @@ def _participant(participant: Participant) -> Answer:
             "in_force": agreement.refusal(date.today()) is None,
         },
         "sensors": {
-            sensor.name: {**_source(sensor), "revoked_serials": sorted(sensor.revoked_serials)}
+            sensor.name: {
+                **_source(sensor),
+                "revoked_serials": sorted(sensor.revoked_serials),
+                "revoked_keys": sorted(sensor.revoked_keys),
+            }
             for sensor in participant.sensors.values()
         },
         "uploads": {

@@ -78,19 +78,26 @@ class RegistryEditor:
         return changed, document[section][name]
 
     def revoke(
-        self, participant: str, section: str, name: str, reason: str, serial: str | None = None
+        self,
+        participant: str,
+        section: str,
+        name: str,
+        reason: str,
+        serial: str | None = None,
+        key: str | None = None,
     ) -> tuple[bool, Document]:
-        """Take a sensor or an upload back, or with `serial` one certificate of a sensor only.
+        """Take a sensor or an upload back, or with `serial` one certificate of a sensor only, or with `key`, a
+        fingerprint, every certificate for that key.
 
         What is revoked already keeps its time and reason. Returns whether anything changed, and its entry.
         """
 
         def change(document: Document) -> None:
             entry = _entry(document, section, name)
-            if serial is not None:
-                serials = entry.setdefault("revoked_serials", [])
-                if serial not in serials:
-                    serials.append(serial)
+            if serial is not None or key is not None:
+                for field, value in (("revoked_serials", serial), ("revoked_keys", key)):
+                    if value is not None and value not in entry.setdefault(field, []):
+                        entry[field].append(value)
             elif not entry.get("revoked"):
                 entry["revoked"] = {"at": _instant(self._now), "reason": reason}
 
@@ -98,7 +105,7 @@ class RegistryEditor:
         return changed, document[section][name]
 
     def reinstate(self, participant: str, section: str, name: str) -> tuple[bool, Document]:
-        """Undo the revocation of a sensor or upload; certificates taken back by serial stay so."""
+        """Undo the revocation of a sensor or upload; certificates and keys taken back stay so."""
 
         def change(document: Document) -> None:
             _entry(document, section, name).pop("revoked", None)

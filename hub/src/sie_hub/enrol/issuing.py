@@ -40,6 +40,7 @@ REFUSALS: Final = (
     "unknown_sensor",
     "revoked_sensor",
     "revoked_certificate",
+    "revoked_key",
     "agreement",
 )
 """Every `reason` of EnrolmentRefused."""
@@ -123,8 +124,8 @@ class Enroller:
             known = self._tokens.check(*who, token, now=now)
             key = identity.key_from_request(request)
             # Whoever has the key of a revoked certificate may have the token too, so that token is spent.
-            self._check_registry(wanted, [one.serial for one in known.issued], now)
             fingerprint = identity.fingerprint(key)
+            self._check_registry(wanted, [one.serial for one in known.issued], {fingerprint}, now)
             used, certificate = self._tokens.redeem(
                 *who, token, fingerprint, now=now, issue=lambda: self._issue(key, wanted, now)
             )
@@ -157,8 +158,9 @@ class Enroller:
             )
             key = identity.key_from_request(request)
             wanted = Identity(peer.exchange, peer.participant, peer.sensor)
-            self._check_registry(wanted, self._renewals.lineage(peer.serial), now)
             fingerprint = identity.fingerprint(key)
+            keys = {fingerprint, peer.fingerprint}
+            self._check_registry(wanted, self._renewals.lineage(peer.serial), keys, now)
             used, certificate = self._renewals.redeem(
                 peer, fingerprint, now=now, issue=lambda: self._issue(key, wanted, now)
             )
@@ -201,7 +203,9 @@ class Enroller:
                 "no_credentials", "the user name must be PARTICIPANT/SENSOR, the password the token"
             ) from None
 
-    def _check_registry(self, wanted: Identity, serials: Collection[str], now: datetime) -> None:
+    def _check_registry(
+        self, wanted: Identity, serials: Collection[str], keys: Collection[str], now: datetime
+    ) -> None:
         sensor = self._registry.sensor(wanted.participant, wanted.sensor)
         if sensor is None:
             raise EnrolmentRefused(
@@ -217,4 +221,8 @@ class Enroller:
                 "revoked_certificate",
                 "a certificate that was issued on this token, or that was renewed to this one, is revoked:"
                 " ask the exchange's operator for a new token",
+            )
+        for key in sensor.revoked_keys.intersection(keys):
+            raise EnrolmentRefused(
+                "revoked_key", f"the key {key} is revoked: make another one and enrol with it"
             )

@@ -58,6 +58,12 @@ def admit_sensor(peer: PeerIdentity, registry: Registry, now: datetime) -> Admit
             FORBIDDEN,
             f"the certificate {peer.serial} of {who} is revoked; enrol again",
         )
+    if peer.fingerprint in sensor.revoked_keys:
+        raise Refused(
+            "key_revoked",
+            FORBIDDEN,
+            f"the key {peer.fingerprint} of {who} is revoked; make another one and enrol again",
+        )
     return Admitted(sensor.participant, sensor.name, sensor.channels, sensor.source, certificate=peer)
 
 

@@ -24,6 +24,7 @@ REFUSALS: Final = (
     "unknown_key",
     "revoked",
     "certificate_revoked",
+    "key_revoked",
     "agreement",
 )
 
