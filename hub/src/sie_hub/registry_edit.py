@@ -86,8 +86,8 @@ class RegistryEditor:
         serial: str | None = None,
         key: str | None = None,
     ) -> tuple[bool, Document]:
-        """Take a sensor or an upload back, or with `serial` one certificate of a sensor only, or with `key`, a
-        fingerprint, every certificate for that key.
+        """Take a sensor or an upload back, or with `serial` one certificate of a sensor only, or with `key`
+        (a fingerprint) every certificate for that key.
 
         What is revoked already keeps its time and reason. Returns whether anything changed, and its entry.
         """
