@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from sie_core.settings import ConfigError
-from sie_hub.registry import Agreement, Registry, read_participant, sha256_hex
+from sie_hub.registry import LAST_GOOD_MAX, Agreement, Registry, read_participant, sha256_hex
 
 FILE = """
 participant: isp_a
@@ -94,6 +94,53 @@ def test_a_broken_file_keeps_its_last_good_version_and_says_so_once(
     write(tmp_path)
     registry.reload()
     assert registry.broken == 0
+
+
+def test_the_last_good_version_of_a_broken_file_is_in_force_for_a_bounded_time(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    now = 1000.0
+    path = write(tmp_path)
+    registry = Registry(tmp_path, clock=lambda: now)
+    assert registry.unread_seconds == 0
+    for mistake in ("sensors: [", "sensors: {"):  # a second one does not begin anew
+        path.write_text(mistake)
+        assert registry.reload() is False
+        now += LAST_GOOD_MAX / 2
+    assert (registry.broken, registry.unread_seconds) == (1, LAST_GOOD_MAX)
+    assert registry.reload() is False
+    assert registry.reader_by_key("reader key") is not None
+    now += 1
+    assert registry.reload() is True
+    assert registry.reader_by_key("reader key") is None
+    assert registry.sensor("isp_a", "ns1") is None
+    assert registry.reload() is False
+    assert sum("nothing of it is in force any more" in line for line in caplog.messages) == 1
+    write(tmp_path)
+    assert registry.reload() is True
+    assert (registry.broken, registry.unread_seconds) == (0, 0)
+    assert registry.sensor("isp_a", "ns1") is not None
+
+
+def test_a_registry_that_cannot_be_listed_is_in_force_for_a_bounded_time(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    now = 1000.0
+    directory = tmp_path / "participants"
+    directory.mkdir()
+    write(directory)
+    registry = Registry(directory, clock=lambda: now)
+    directory.rename(tmp_path / "elsewhere")
+    assert registry.reload() is False
+    now += LAST_GOOD_MAX + 1
+    assert registry.unread_seconds == LAST_GOOD_MAX + 1
+    assert registry.reload() is True
+    assert registry.reload() is False
+    assert registry.participants == {}
+    assert sum("nothing of the registry is in force" in line for line in caplog.messages) == 1
+    (tmp_path / "elsewhere").rename(directory)
+    assert registry.reload() is True
+    assert registry.unread_seconds == 0
 
 
 def test_a_broken_file_takes_nothing_from_the_others(tmp_path: Path) -> None:

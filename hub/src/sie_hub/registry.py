@@ -20,6 +20,7 @@ import hashlib
 import hmac
 import logging
 import re
+import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
@@ -38,6 +39,11 @@ FINGERPRINT: Final = Text(r"SHA256:[A-Za-z0-9+/]{43}", "a key's fingerprint as b
 CHANNEL: Final = Integer(1, 65535)
 SOURCE: Final = Integer(1, (1 << 32) - 1)
 MAX_TERM_DAYS: Final = 36525  # a hundred years
+
+LAST_GOOD_MAX: Final = 3 * 86400.0
+"""Seconds for which the last good version of a file stays in force while the present one cannot be read: a
+slip of an editor locks nobody out over a weekend, and a revocation that was mistyped is not without effect for
+ever."""
 
 POLL_INTERVAL: Final = 1.0  # seconds; a revocation must close a live session within five
 
@@ -289,11 +295,11 @@ class _Stamp(NamedTuple):
 
 @dataclass(slots=True)
 class _Slot:
-    """One file: its stamp, its last version that could be read, and whether the present one cannot."""
+    """One file: its stamp, its last version that could be read, and since when the present one cannot."""
 
     stamp: _Stamp
     participant: Participant | None
-    broken: bool
+    broken_since: float | None
 
 
 @dataclass(slots=True)
@@ -374,16 +380,18 @@ class Registry:
     """The registry as it stands in its directory, kept up to date by polling.
 
     A file that cannot be read is reported once per version of it, in one sentence, and the last good version
-    of it stays in force: a slip of an editor locks nobody out. `generation` counts the changes that took
-    effect.
+    of it stays in force, for LAST_GOOD_MAX; so does everything when the directory cannot be read.
+    `generation` counts the changes that took effect. `clock` gives seconds that only rise.
     """
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, clock: Callable[[], float] = time.monotonic) -> None:
         self.directory = directory
         self.generation = 0
+        self._clock = clock
         self._slots: dict[Path, _Slot] = {}
         self._index = _Index()
         self._directory_fault: str | None = None
+        self._directory_broken_since: float | None = None
         self.reload()
 
     @property
@@ -394,7 +402,14 @@ class Registry:
     @property
     def broken(self) -> int:
         """How many files are in a version that cannot be read."""
-        return sum(slot.broken for slot in self._slots.values())
+        return sum(slot.broken_since is not None for slot in self._slots.values())
+
+    @property
+    def unread_seconds(self) -> float:
+        """For how long the directory, or a file in its present version, could not be read; of several the
+        longest."""
+        since = [slot.broken_since for slot in self._slots.values()] + [self._directory_broken_since]
+        return max((self._clock() - begun for begun in since if begun is not None), default=0.0)
 
     def participant(self, name: str) -> Participant | None:
         """The participant of a name, or None."""
@@ -427,11 +442,12 @@ class Registry:
         changed = False
         for path, stamp in self._stamps().items():
             known = self._slots.get(path)
-            if known is not None and known.stamp == stamp:
-                slots[path] = known
-                continue
             last_good = known.participant if known is not None else None
-            slots[path] = slot = _read_slot(path, stamp, last_good)
+            slot = known if known is not None and known.stamp == stamp else self._read(path, stamp, known)
+            if slot.participant is not None and self._is_over(slot.broken_since):
+                _log.error("%s: could not be read for too long; nothing of it is in force any more", path)
+                slot.participant = None
+            slots[path] = slot
             changed = changed or slot.participant != last_good
         changed = changed or any(slot.participant for path, slot in self._slots.items() if path not in slots)
         self._slots = slots
@@ -464,9 +480,37 @@ class Registry:
                     fault,
                 )
             self._directory_fault = fault
+            if self._directory_broken_since is None:
+                self._directory_broken_since = self._clock()
+            if self._is_over(self._directory_broken_since):
+                if self._slots:
+                    _log.error(
+                        "%s: could not be read for too long; nothing of the registry is in force any more",
+                        self.directory,
+                    )
+                return {}
             return {path: slot.stamp for path, slot in self._slots.items()}
         self._directory_fault = None
+        self._directory_broken_since = None
         return stamps
+
+    def _is_over(self, broken_since: float | None) -> bool:
+        return broken_since is not None and self._clock() - broken_since > LAST_GOOD_MAX
+
+    def _read(self, path: Path, stamp: _Stamp, known: _Slot | None) -> _Slot:
+        """A file in a new version. What cannot be read does not begin anew with each further mistake."""
+        last_good = known.participant if known is not None else None
+        try:
+            return _Slot(stamp, read_participant(path), broken_since=None)
+        except ConfigError as error:
+            _log.error(
+                "%s (the first of %d problems with this file of the registry; %s)",
+                error.problems[0],
+                len(error.problems),
+                "its last good version stays in force" if last_good else "nothing of it is in force",
+            )
+            since = known.broken_since if known is not None else None
+            return _Slot(stamp, last_good, broken_since=self._clock() if since is None else since)
 
     def _indexed(self) -> _Index:
         index = _Index()
@@ -476,19 +520,6 @@ class Registry:
             for reader in participant.readers.values():
                 index.readers.update((key.sha256, reader) for key in reader.keys)
         return index
-
-
-def _read_slot(path: Path, stamp: _Stamp, last_good: Participant | None) -> _Slot:
-    try:
-        return _Slot(stamp, read_participant(path), broken=False)
-    except ConfigError as error:
-        _log.error(
-            "%s (the first of %d problems with this file of the registry; %s)",
-            error.problems[0],
-            len(error.problems),
-            "its last good version stays in force" if last_good else "nothing of it is in force",
-        )
-        return _Slot(stamp, last_good, broken=True)
 
 
 def is_participant_name(name: str) -> bool:

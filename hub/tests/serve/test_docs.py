@@ -8,6 +8,7 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from sie_hub.nats_link import Link
+from sie_hub.registry import Registry
 from sie_hub.serve import query_pool, question, schema, statements
 from sie_hub.serve.admission import Outcome
 from sie_hub.serve.metrics import ENDINGS, FAILURES, MESSAGES, Metrics
@@ -26,11 +27,14 @@ def store_page() -> str:
     return (PAGES / "store.md").read_text()
 
 
-def test_every_metric_has_a_row_and_every_row_a_metric(api_page: str, store_page: str) -> None:
+def test_every_metric_has_a_row_and_every_row_a_metric(
+    api_page: str, store_page: str, tmp_path: Path
+) -> None:
     registry = CollectorRegistry()
     metrics = Metrics(registry)
     metrics.watch_link(cast(Link, _NoLink()))
     metrics.watch_queries(lambda: 0)
+    metrics.watch_registry(Registry(tmp_path))
     exported = {family.name + ("_total" if family.type == "counter" else "") for family in registry.collect()}
     documented = set(re.findall(r"`(sie_hub_[a-z_]+)(?:\{[a-z]+\})?`", api_page + store_page))
     assert documented == exported

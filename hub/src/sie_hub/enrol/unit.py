@@ -19,6 +19,7 @@ from sie_hub.enrol.renewals import RenewalStore
 from sie_hub.enrol.tokens import TokenStore
 from sie_hub.garbage import counted_garbage
 from sie_hub.registry import Registry
+from sie_hub.registry_metrics import show_registry
 from sie_hub.tls import TlsSite, server_context
 from sie_hub.unit import Unit, UnitFailed
 
@@ -33,6 +34,7 @@ async def run_enrol(unit: Unit, config: Config) -> None:
     authority = load_authority(config)
     registry = Registry(config["registry"])
     metrics = Metrics(unit.metrics)
+    show_registry(unit.metrics, registry)
     grace = timedelta(days=config["enrol.grace_days"])
     enroller = Enroller(
         authority,

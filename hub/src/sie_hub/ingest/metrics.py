@@ -7,6 +7,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from sie_hub.link_metrics import show_link
 from sie_hub.nats_link import Link
 from sie_hub.registry import Registry
+from sie_hub.registry_metrics import show_registry
 from sie_hub.tls import OUTCOMES as TLS_OUTCOMES
 
 REFUSALS: Final = (
@@ -158,9 +159,7 @@ class Metrics:
             registry=metrics,
         )
         show_link(metrics, link)
-        Gauge(
-            "sie_hub_registry_broken_files", "Registry files that cannot be read.", registry=metrics
-        ).set_function(lambda: float(registry.broken))
+        show_registry(metrics, registry)
         for counter, outcomes in (
             (self.connections, CONNECTIONS),
             (self.endings, ENDINGS),

@@ -37,6 +37,7 @@ def _run(arguments: argparse.Namespace) -> int:
 async def _serve(unit: Unit, config: Config) -> None:
     registry = Registry(config["registry"])
     metrics = Metrics(unit.metrics)
+    metrics.watch_registry(registry)
     try:
         store = open_store(config["serve.store"])
     except StoreUnusable as error:

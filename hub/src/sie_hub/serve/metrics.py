@@ -8,6 +8,8 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from sie_hub.link_metrics import show_link
 from sie_hub.nats_link import Link, StoredMessage
+from sie_hub.registry import Registry
+from sie_hub.registry_metrics import show_registry
 from sie_hub.serve.admission import Admitted, Outcome
 
 MESSAGES: Final = ("stored", "rejected", "lost")
@@ -103,6 +105,10 @@ class Metrics:
     def watch_link(self, link: Link) -> None:
         """Show the connection to nats-server."""
         show_link(self._registry, link)
+
+    def watch_registry(self, registry: Registry) -> None:
+        """Show whether the registry can be read."""
+        show_registry(self._registry, registry)
 
     def watch_queries(self, active: Callable[[], int]) -> None:
         """Show how many queries are open."""
