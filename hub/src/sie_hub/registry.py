@@ -41,9 +41,9 @@ SOURCE: Final = Integer(1, (1 << 32) - 1)
 MAX_TERM_DAYS: Final = 36525  # a hundred years
 
 LAST_GOOD_MAX: Final = 3 * 86400.0
-"""Seconds for which the last good version of a file stays in force while the present one cannot be read: a
-slip of an editor locks nobody out over a weekend, and a revocation that was mistyped is not without effect for
-ever."""
+"""Seconds for which the last good version of a file stays in force while the present one cannot be read.
+
+A slip of an editor locks nobody out over a weekend; a mistyped revocation is not without effect for ever."""
 
 POLL_INTERVAL: Final = 1.0  # seconds; a revocation must close a live session within five
 
