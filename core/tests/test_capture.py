@@ -138,7 +138,8 @@ def test_the_kernel_lets_in_what_the_oracle_records(wire: Namespace) -> None:
         oracle.see(0, without_outer_tag(frame))
     oracle.finish()
     recorded = oracle.outcomes["messages_recorded"]
-    recorder, source = Recorder(RESOLVERS, codec="none"), listen(wire)
+    recorder = Recorder(RESOLVERS, codec="none", suppress_special_use=False, keep_edns_options=True)
+    source = listen(wire)
     wire.put(interface="wire0", frames=frames)
     octets = pump_until(wire, recorder, source, lambda counters: taken(counters) >= recorded)
     octets += b"".join(container.data for container in recorder.pump(source, 0.2) + recorder.finish())

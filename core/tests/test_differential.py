@@ -1,6 +1,7 @@
 """The recorder against an independent oracle, packet by packet and transaction by transaction."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -10,6 +11,8 @@ from .oracle import Oracle, comparable
 from .traffic import LINK_TYPES, RESOLVERS, Traffic, write_pcap
 
 SCENES = 250
+AS_THEY_CAME: dict[str, Any] = {"suppress_special_use": False, "keep_edns_options": True}
+"""Settings that judge no name and change no message."""
 
 
 def _microseconds(time: float) -> int:
@@ -27,7 +30,8 @@ def test_transactions_are_those_of_the_oracle(tmp_path: Path, link: str, table_m
         oracle.see(_microseconds(time), frame)
     oracle.finish()
 
-    recorder, source = Recorder(RESOLVERS, table_max=table_max, codec="none"), PcapSource(str(pcap))
+    recorder = Recorder(RESOLVERS, table_max=table_max, codec="none", **AS_THEY_CAME)
+    source = PcapSource(str(pcap))
     containers = []
     while not recorder.at_end:
         containers += recorder.pump(source, 10)

@@ -100,6 +100,7 @@ class TestVectors:
             source=0x19721976,
             flush_interval=60,
             admit_recursion_desired=True,
+            keep_edns_options=True,
         )
         containers = recorder.pump(PcapSource(str(VECTORS / "test1-dnsqr.pcap")), 10)
         containers += recorder.finish()

@@ -19,6 +19,10 @@ SWITCHES: Final = (
     ),
     ("keep_query_packets", "keep the packets of queries beside those of responses"),
     (
+        "keep_edns_options",
+        "leave EDNS options in the packets: for a file whose origin is known, since options tell of clients",
+    ),
+    (
         "admit_recursion_desired",
         "take in queries with RD=1 too: for a file whose origin is known, since clients ask with RD=1",
     ),
@@ -59,6 +63,10 @@ def settings_of(config: "AgentConfig") -> dict[str, Any]:
         "keep_query_packets": config.keep_query_packets,
         "admit_every_address": config.admit_every_address,
         "clear_resolver_address": config.clear_resolver_address,
+        "local_zones": config.local_zones,
+        "suppress_special_use": config.suppress_special_use,
+        "exclude_qname_regex": config.exclude_qname_regex,
+        "admit_private_responders": config.admit_private_responders,
         "container_bytes": config.container_bytes,
         "flush_interval": config.flush_interval,
     }

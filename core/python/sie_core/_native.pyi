@@ -128,6 +128,12 @@ class Recorder:
     fields and packets. ``admit_recursion_desired`` lets RD=1 in, for files whose origin is known; live
     capture never does. A list of resolvers that covers every address of a family is refused unless
     ``admit_every_address`` is set; who is asked at port 53 is the server then.
+    ``local_zones``, and special-use names and names of one label if ``suppress_special_use`` is set, are
+    kept out with every message that holds one; so are questions whose name, in lower case and without the
+    final dot, ``exclude_qname_regex`` matches (syntax: the Rust crate regex, ASCII). EDNS options are
+    removed but for NSID and the code of an extended error; ``keep_edns_options`` leaves messages as they
+    came, for files whose origin is known. ``admit_private_responders`` lets servers in whose addresses the
+    public internet does not reach.
     Raises NativeError for settings out of range.
     """
 
@@ -146,6 +152,11 @@ class Recorder:
         container_bytes: int = 524288,
         flush_interval: float = 1.0,
         codec: str = "zstd",
+        keep_edns_options: bool = False,
+        local_zones: Sequence[str] = (),
+        suppress_special_use: bool = True,
+        exclude_qname_regex: str | None = None,
+        admit_private_responders: bool = False,
         admit_recursion_desired: bool = False,
         admit_every_address: bool = False,
     ) -> Recorder: ...
@@ -164,6 +175,11 @@ class Recorder:
         container_bytes: int = 524288,
         flush_interval: float = 1.0,
         codec: str = "zstd",
+        keep_edns_options: bool = False,
+        local_zones: Sequence[str] = (),
+        suppress_special_use: bool = True,
+        exclude_qname_regex: str | None = None,
+        admit_private_responders: bool = False,
         admit_recursion_desired: bool = False,
         admit_every_address: bool = False,
     ) -> None:

@@ -1,14 +1,21 @@
 //! From messages to transactions, and on into containers.
+//!
+//! Between the two stands what may be kept of a message: names are judged before anything waits or is written, and
+//! nothing is written but scrubbed. A response that is kept out takes its query along.
 
 use std::time::Duration;
 
 use crate::counters::Counters;
+use crate::dns::Malformed;
+use crate::error::SettingError;
 use crate::filter::{Admitted, Filter};
 use crate::frame::Timestamp;
+use crate::local_zones::{NamePolicy, Verdict};
 use crate::message::{Direction, Endpoint, Message};
 use crate::nmsg::dnsqr::{Capture, Kind, Transaction};
 use crate::nmsg::{Container, Writer};
 use crate::outcome::MessageOutcome;
+use crate::scrub::{Scrubbed, Scrubber};
 use crate::settings::{Kinds, Settings};
 use crate::stored;
 use crate::transaction::{Key, Pending, Table};
@@ -25,6 +32,9 @@ pub struct MessageFate {
 pub struct Exchange {
     table: Table,
     output: Output,
+    names: NamePolicy,
+    scrubber: Scrubber,
+    keep_edns_options: bool,
     messages_seen: u64,
     messages: [u64; MessageOutcome::COUNTERS.len()],
     table_evicted: u64,
@@ -36,26 +46,32 @@ pub struct Exchange {
 }
 
 impl Exchange {
-    pub fn new(settings: &Settings) -> Self {
-        Exchange {
+    pub fn new(settings: &Settings) -> Result<Self, SettingError> {
+        Ok(Exchange {
             table: Table::new(settings.table_max, settings.query_timeout),
             output: Output::new(settings),
+            names: names(settings)?,
+            scrubber: Scrubber::default(),
+            keep_edns_options: settings.keep_edns_options,
             messages_seen: 0,
             messages: [0; MessageOutcome::COUNTERS.len()],
             table_evicted: 0,
             keep_query_packets: settings.keep_query_packets,
             packets: Vec::new(),
             fates: Vec::new(),
-        }
+        })
     }
 
     /// Changes the settings. Packets that were kept under others are forgotten, since they may show more than they
     /// may now.
-    pub fn reconfigure(&mut self, settings: &Settings) {
+    pub fn reconfigure(&mut self, settings: &Settings) -> Result<(), SettingError> {
+        self.names = names(settings)?;
+        self.keep_edns_options = settings.keep_edns_options;
         self.table.set_bounds(settings.table_max, settings.query_timeout);
         self.table.forget_packets();
         self.keep_query_packets = settings.keep_query_packets;
         self.output.reconfigure(settings);
+        Ok(())
     }
 
     /// Forgets the fates of earlier messages.
@@ -70,63 +86,97 @@ impl Exchange {
     /// Takes in a message.
     pub fn take(&mut self, filter: &Filter, message: &Message<'_>) {
         self.messages_seen += 1;
-        let fate = match filter.admit(message) {
-            Ok(admitted) if message.direction == Direction::ToServer => self.take_query(message, &admitted),
-            Ok(admitted) => self.take_response(message, &admitted),
-            Err(outcome) => {
-                self.messages[outcome as usize] += 1;
-                MessageFate { outcome, kind: None }
-            }
-        };
-        self.fates.push(fate);
+        let taken = filter.admit(message).and_then(|admitted| match message.direction {
+            Direction::ToServer => self.take_query(message, &admitted),
+            Direction::FromServer => self.take_response(message, &admitted),
+        });
+        self.fates.push(taken.unwrap_or_else(|outcome| {
+            self.messages[outcome as usize] += 1;
+            MessageFate { outcome, kind: None }
+        }));
     }
 
-    fn take_query(&mut self, message: &Message<'_>, admitted: &Admitted<'_>) -> MessageFate {
+    /// Judges the names of a message, and that of the zone to which it belongs.
+    fn judge(&mut self, message: &Message<'_>) -> Result<Verdict, Malformed> {
+        let zone = message.query_zone.map(|zone| self.names.judge_name(zone)).transpose()?;
+        match zone {
+            Some(Verdict::LocalZone) => Ok(Verdict::LocalZone),
+            _ => self.names.judge(message.octets),
+        }
+    }
+
+    fn take_query(
+        &mut self,
+        message: &Message<'_>,
+        admitted: &Admitted<'_>,
+    ) -> Result<MessageFate, MessageOutcome> {
+        match self.judge(message)? {
+            // The response decides.
+            Verdict::SingleLabel if admitted.question.is_some() => {}
+            verdict => admit(verdict)?,
+        }
+        let scrubbed = scrub(&mut self.scrubber, self.keep_edns_options, message.octets)?;
         let packets = match self.keep_query_packets {
-            true => stored::packets(message, None, self.output.clear_resolver_address, &mut self.packets),
+            true => stored::packets(message, scrubbed, self.output.clear_resolver_address, &mut self.packets),
             false => &[],
         };
         let key = key_of(message, admitted);
         self.table.insert(&Pending { key, question: admitted.question, packets, time: message.time });
-        MessageFate { outcome: MessageOutcome::Pending, kind: None }
+        Ok(MessageFate { outcome: MessageOutcome::Pending, kind: None })
     }
 
-    fn take_response(&mut self, message: &Message<'_>, admitted: &Admitted<'_>) -> MessageFate {
-        let Exchange { table, output, .. } = self;
+    fn take_response(
+        &mut self,
+        message: &Message<'_>,
+        admitted: &Admitted<'_>,
+    ) -> Result<MessageFate, MessageOutcome> {
+        let verdict = self.judge(message)?;
+        let Exchange { table, output, names, scrubber, .. } = self;
+        let scrubbed = scrub(scrubber, self.keep_edns_options, message.octets)?;
         let key = key_of(message, admitted);
         let answered = table.pair(&key, admitted.question.as_ref(), admitted.header.rcode(), |query| {
-            output.response(message, admitted, &key, Some(query))
+            admit(verdict)?;
+            if admitted.question.is_none() {
+                // Then the query's is shown.
+                admit_question(names, query)?;
+            }
+            output.response(message, scrubbed, admitted, &key, Some(query));
+            Ok(())
         });
         let kind = match answered {
-            Some(()) => Kind::QueryResponse,
+            Some(Ok(())) => Kind::QueryResponse,
+            Some(Err(outcome)) => {
+                self.messages[outcome as usize] += 1;
+                return Err(outcome);
+            }
             None => {
-                output.response(message, admitted, &key, None);
+                admit(verdict)?;
+                output.response(message, scrubbed, admitted, &key, None);
                 Kind::UnsolicitedResponse
             }
         };
         self.messages[MessageOutcome::Recorded as usize] += 1 + u64::from(answered.is_some());
-        MessageFate { outcome: MessageOutcome::Recorded, kind: Some(kind) }
+        Ok(MessageFate { outcome: MessageOutcome::Recorded, kind: Some(kind) })
     }
 
     /// Lets go of what has no room or has waited too long.
     pub fn settle(&mut self, now: Timestamp) {
-        let Exchange { table, output, .. } = self;
-        let recorded = &mut self.messages[MessageOutcome::Recorded as usize];
-        while table.shrink(|query| output.unanswered(query, now)).is_some() {
-            self.table_evicted += 1;
-            *recorded += 1;
+        let Exchange { table, output, names, messages, table_evicted, .. } = self;
+        while let Some(outcome) = table.shrink(|query| give_up(names, output, query, now)) {
+            *table_evicted += 1;
+            messages[outcome as usize] += 1;
         }
-        while table.expire(now, |query| output.unanswered(query, now)).is_some() {
-            *recorded += 1;
+        while let Some(outcome) = table.expire(now, |query| give_up(names, output, query, now)) {
+            messages[outcome as usize] += 1;
         }
         output.flush(now);
     }
 
     /// Gives up on every waiting query and seals what there is.
     pub fn finish(&mut self, now: Timestamp) {
-        let Exchange { table, output, .. } = self;
-        while table.evict(|query| output.unanswered(query, now)).is_some() {
-            self.messages[MessageOutcome::Recorded as usize] += 1;
+        let Exchange { table, output, names, messages, .. } = self;
+        while let Some(outcome) = table.evict(|query| give_up(names, output, query, now)) {
+            messages[outcome as usize] += 1;
         }
         output.seal();
     }
@@ -158,6 +208,57 @@ fn key_of(message: &Message<'_>, admitted: &Admitted<'_>) -> Key {
         transport: message.transport,
         id: admitted.header.id,
     }
+}
+
+//------------ What may be kept --------------------------------------------------------------------------------
+
+fn names(settings: &Settings) -> Result<NamePolicy, SettingError> {
+    let exclude = settings.exclude_qname_regex.as_deref();
+    NamePolicy::new(&settings.local_zones, settings.suppress_special_use, exclude)
+}
+
+fn admit(verdict: Verdict) -> Result<(), MessageOutcome> {
+    match verdict {
+        Verdict::Admitted => Ok(()),
+        Verdict::LocalZone | Verdict::SingleLabel => Err(MessageOutcome::FilteredLocalZone),
+        Verdict::NameRegex => Err(MessageOutcome::FilteredQnameRegex),
+    }
+}
+
+/// Judges a query by its question alone.
+fn admit_question(names: &mut NamePolicy, query: &Pending<'_>) -> Result<(), MessageOutcome> {
+    query.question.map_or(Ok(()), |question| admit(names.judge_name(question.name)?))
+}
+
+/// Writes a query that has no response, if it may be shown.
+fn give_up(
+    names: &mut NamePolicy,
+    output: &mut Output,
+    query: &Pending<'_>,
+    now: Timestamp,
+) -> MessageOutcome {
+    match admit_question(names, query) {
+        Ok(()) => {
+            output.unanswered(query, now);
+            MessageOutcome::Recorded
+        }
+        Err(outcome) => outcome,
+    }
+}
+
+/// What takes the place of a message, if it cannot stay as it is.
+fn scrub<'a>(
+    scrubber: &'a mut Scrubber,
+    keep_edns_options: bool,
+    message: &'a [u8],
+) -> Result<Option<&'a [u8]>, Malformed> {
+    if keep_edns_options {
+        return Ok(None);
+    }
+    Ok(match scrubber.scrub(message)? {
+        Scrubbed::Unchanged => None,
+        Scrubbed::Rewritten(rewritten) => Some(rewritten),
+    })
 }
 
 //------------ Output ------------------------------------------------------------------------------------------
@@ -231,6 +332,7 @@ impl Output {
     fn response(
         &mut self,
         message: &Message<'_>,
+        scrubbed: Option<&[u8]>,
         admitted: &Admitted<'_>,
         key: &Key,
         query: Option<&Pending<'_>>,
@@ -240,7 +342,7 @@ impl Output {
             return;
         }
         let resolver = self.shown(key.resolver);
-        let packets = stored::packets(message, None, self.clear_resolver_address, &mut self.packets);
+        let packets = stored::packets(message, scrubbed, self.clear_resolver_address, &mut self.packets);
         let transaction = Transaction {
             kind,
             resolver,

@@ -12,12 +12,15 @@
 //! * it is a query if the resolver sends it, a response if the resolver receives it;
 //! * the opcode is QUERY, so that no update or notification enters;
 //! * RD=0: who desires recursion is a client, or a forwarder standing in for clients;
-//! * it asks for no zone transfer and no key.
+//! * it asks for no zone transfer and no key;
+//! * the server is one of the public internet's.
 
 use crate::dns::{Header, Question, rrtype};
 use crate::message::{Direction, Endpoint, Message};
 use crate::outcome::{MessageOutcome, PacketOutcome};
 use crate::resolvers::Resolvers;
+use crate::responder::Scope;
+use crate::settings::Settings;
 
 /// The port of the authoritative servers' side.
 pub const DNS_PORT: u16 = 53;
@@ -52,11 +55,16 @@ fn by_ports(source: Endpoint, destination: Endpoint) -> Ends {
 pub struct Filter {
     resolvers: Resolvers,
     admit_recursion_desired: bool,
+    admit_private_responders: bool,
 }
 
 impl Filter {
-    pub fn new(resolvers: Resolvers, admit_recursion_desired: bool) -> Self {
-        Filter { resolvers, admit_recursion_desired }
+    pub fn new(resolvers: Resolvers, settings: &Settings) -> Self {
+        Filter {
+            resolvers,
+            admit_recursion_desired: settings.admit_recursion_desired,
+            admit_private_responders: settings.admit_private_responders,
+        }
     }
 
     /// Tells the resolver from the server, or says why the packet does not enter.
@@ -99,6 +107,9 @@ impl Filter {
         let unwanted = |question: Question<'_>| rrtype::KEYS_AND_TRANSFERS.contains(&question.rrtype);
         if question.is_some_and(unwanted) {
             return Err(MessageOutcome::FilteredQtype);
+        }
+        if !self.admit_private_responders && !Scope::of(&message.server.address).is_public() {
+            return Err(MessageOutcome::FilteredScope);
         }
         Ok(Admitted { header, question })
     }

@@ -4,6 +4,8 @@
 //! type, addresses, protocol, ports, headers. A message, whatever it came by, is judged by its contents. Each unit
 //! has exactly one outcome; two of the outcomes are places to wait in, and their counts fall again.
 
+use crate::dns::Malformed;
+
 /// Declares an enumeration of outcomes, with the counter and the reason of each.
 macro_rules! outcomes {
     ($(#[$meta:meta])* $name:ident { $($outcome:ident => $counter:literal, $reason:literal;)* }) => {
@@ -61,7 +63,17 @@ outcomes! {
         FilteredOpcode => "messages_filtered_opcode", "Its opcode is not QUERY.";
         FilteredRd => "messages_filtered_rd", "Recursion is desired: a client asks, or a forwarder for clients.";
         FilteredQtype => "messages_filtered_qtype", "It is about AXFR, IXFR or TKEY: whole zones and keys.";
-        RejectedMalformed => "messages_rejected_malformed", "Its header or its question is not whole.";
+        FilteredScope => "messages_filtered_scope", "The server's address is none of the public internet's.";
+        FilteredLocalZone => "messages_filtered_local_zone",
+            "A name in it, or in the response that it belongs to, lies in a local zone.";
+        FilteredQnameRegex => "messages_filtered_qname_regex", "The name asked for is excluded by the pattern.";
+        RejectedMalformed => "messages_rejected_malformed", "It is no whole DNS message.";
+    }
+}
+
+impl From<Malformed> for MessageOutcome {
+    fn from(_: Malformed) -> Self {
+        MessageOutcome::RejectedMalformed
     }
 }
 

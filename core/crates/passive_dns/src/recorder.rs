@@ -56,8 +56,8 @@ impl Recorder {
     pub fn new(resolvers: Resolvers, settings: &Settings) -> Result<Self, SettingError> {
         settings.check(&resolvers)?;
         Ok(Recorder {
-            filter: Filter::new(resolvers, settings.admit_recursion_desired),
-            exchange: Exchange::new(settings),
+            filter: Filter::new(resolvers, settings),
+            exchange: Exchange::new(settings)?,
             packets_seen: 0,
             packets: [0; PacketOutcome::COUNTERS.len()],
             clock: Timestamp::default(),
@@ -67,8 +67,8 @@ impl Recorder {
     /// Changes the settings; what waits goes on waiting, and the container in progress is sealed.
     pub fn reconfigure(&mut self, resolvers: Resolvers, settings: &Settings) -> Result<(), SettingError> {
         settings.check(&resolvers)?;
-        self.filter = Filter::new(resolvers, settings.admit_recursion_desired);
-        self.exchange.reconfigure(settings);
+        self.exchange.reconfigure(settings)?;
+        self.filter = Filter::new(resolvers, settings);
         Ok(())
     }
 

@@ -41,6 +41,14 @@ pub struct Settings {
     pub kinds: Kinds,
     pub keep_query_packets: bool,
     pub clear_resolver_address: bool,
+    /// Leaves the messages as they came, options and all: for files whose origin is known.
+    pub keep_edns_options: bool,
+    /// Zones that are kept out, as text.
+    pub local_zones: Vec<String>,
+    pub suppress_special_use: bool,
+    /// A regular expression for names that are kept out.
+    pub exclude_qname_regex: Option<String>,
+    pub admit_private_responders: bool,
     pub admit_recursion_desired: bool,
     /// Accepts a list of resolvers that covers everybody.
     pub admit_every_address: bool,
@@ -60,6 +68,11 @@ impl Default for Settings {
             kinds: Kinds::ALL,
             keep_query_packets: false,
             clear_resolver_address: false,
+            keep_edns_options: false,
+            local_zones: Vec::new(),
+            suppress_special_use: true,
+            exclude_qname_regex: None,
+            admit_private_responders: false,
             admit_recursion_desired: false,
             admit_every_address: false,
             envelope: Envelope::default(),

@@ -142,7 +142,7 @@ fn message(response: bool, id: u16) -> Vec<u8> {
         destination_port: 53,
         id,
         flags: 0,
-        name: b"\x07example\0".to_vec(),
+        name: b"\x03www\x07example\0".to_vec(),
         qtype: 1,
         padding: 0,
     };

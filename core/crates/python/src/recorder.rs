@@ -86,6 +86,11 @@ fn settings(keywords: Option<&Bound<'_, PyDict>>) -> PyResult<Settings> {
             }
             "keep_query_packets" => settings.keep_query_packets = value.extract()?,
             "clear_resolver_address" => settings.clear_resolver_address = value.extract()?,
+            "keep_edns_options" => settings.keep_edns_options = value.extract()?,
+            "local_zones" => settings.local_zones = value.extract()?,
+            "suppress_special_use" => settings.suppress_special_use = value.extract()?,
+            "exclude_qname_regex" => settings.exclude_qname_regex = value.extract()?,
+            "admit_private_responders" => settings.admit_private_responders = value.extract()?,
             "admit_recursion_desired" => settings.admit_recursion_desired = value.extract()?,
             "admit_every_address" => settings.admit_every_address = value.extract()?,
             "source" => settings.envelope.source = value.extract()?,
