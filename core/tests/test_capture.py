@@ -469,6 +469,39 @@ def test_a_filter_that_is_refused_leaves_the_one_before(wire: Namespace) -> None
     pump_until(wire, recorder, source, lambda counters: counters["packets_passed"] == 1)
 
 
+def test_filters_fit_into_the_memory_that_older_kernels_have_for_them(wire: Namespace) -> None:
+    """20 KiB a socket before Linux 6.7, where the filter to come and the one before do not always fit beside
+    each other.
+    """
+    subprocess.run(wire.command("sysctl", "-qw", "net.core.optmem_max=20480"), check=True)
+
+    def resolvers(count: int) -> list[str]:
+        return [f"192.0.2.{number}" for number in range(count)] + [
+            f"2001:db8::{number:x}" for number in range(1, count + 1)
+        ]
+
+    def fits(count: int) -> bool:
+        source = listen(wire, resolvers=resolvers(count))
+        source.close()
+        return bool(source.status()[0]["failures"] == 0)
+
+    # One less, since the filter that lets nothing in takes a few octets.
+    most = max(count for count in range(1, 40) if fits(count)) - 1
+    assert most >= 4
+    recorder, source = Recorder(resolvers(most)), listen(wire, resolvers=resolvers(most - 1))
+    last = of_resolver(f"192.0.2.{most - 1}")
+    source.set_resolvers(resolvers(most))
+    wire.put([last])
+    pump_until(wire, recorder, source, lambda counters: counters["packets_passed"] == 1)
+    with pytest.raises(
+        CaptureError, match=r"interface sensor0: the kernel has no memory for a filter of \d+"
+    ):
+        source.set_resolvers(resolvers(most + 2))
+    wire.put([last])
+    pump_until(wire, recorder, source, lambda counters: counters["packets_passed"] == 2)
+    assert source.status()[0]["failures"] == 0
+
+
 def test_what_was_received_before_the_end_is_given_out(wire: Namespace) -> None:
     """The kernel has not handed the block over yet when the source is told to end."""
     wire.plug("sensor1", "wire1")

@@ -167,11 +167,25 @@ impl Interface {
         }
     }
 
-    /// Replaces its filter. On failure the one before stays.
+    /// Replaces its filter, from one packet to the next. Where the kernel has no memory for both, it lets nothing in for
+    /// the moment between them. On failure it is to have [`Interface::restore_filters`].
     pub fn set_filters(&self, filters: &Filters) -> Result<(), CaptureError> {
-        match &self.state {
-            State::Up(listening) => attach(&self.name, &listening.socket, filters.of(listening.link)),
-            State::Down(..) => Ok(()),
+        let State::Up(Listening { socket, link, .. }) = &self.state else {
+            return Ok(());
+        };
+        match attach(&self.name, socket, filters.of(*link)) {
+            Err(CaptureError::FilterMemory { .. }) => {
+                attach(&self.name, socket, &NOTHING)?;
+                attach(&self.name, socket, filters.of(*link))
+            }
+            result => result,
+        }
+    }
+
+    /// Goes back to the filter that it had.
+    pub fn restore_filters(&mut self, filters: &Filters) {
+        if let Err(error) = self.set_filters(filters) {
+            self.fail(error, Instant::now());
         }
     }
 

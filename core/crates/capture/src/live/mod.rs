@@ -104,15 +104,11 @@ impl LiveSource {
     /// before stay.
     pub fn set_resolvers(&mut self, resolvers: &Resolvers) -> Result<(), CaptureError> {
         let filters = Filters::compile(resolvers)?;
-        for index in 0..self.interfaces.len() {
-            if let Err(error) = self.interfaces[index].set_filters(&filters) {
-                for interface in &mut self.interfaces[..index] {
-                    if let Err(error) = interface.set_filters(&self.filters) {
-                        interface.fail(error, Instant::now());
-                    }
-                }
-                return Err(error);
+        if let Err(error) = self.interfaces.iter().try_for_each(|interface| interface.set_filters(&filters)) {
+            for interface in &mut self.interfaces {
+                interface.restore_filters(&self.filters);
             }
+            return Err(error);
         }
         self.filters = filters;
         Ok(())
