@@ -140,3 +140,7 @@ def test_what_only_the_recorder_can_judge_is_a_mistake_too(config_file: Callable
         more="privacy: {admit_every_address: true}\ntransactions: {table_max: 2000}",
     )
     assert program("check-config", file).returncode == 0
+    done = program("check-config", config_file(more="privacy: {exclude_qname_regex: '(['}"))
+    assert done.returncode == 2
+    assert done.stderr.startswith(f"{file}: the recorder does not take these settings: ")
+    assert len(done.stderr.splitlines()) == 1

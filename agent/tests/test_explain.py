@@ -143,3 +143,20 @@ def test_mistakes_are_one_sentence(tmp_path: Path) -> None:
     assert done.returncode == 1
     assert len(done.stderr.splitlines()) == 1
     assert program("explain", "x", "--resolver", "192.0.2.53", "--limit", "0").returncode == 2
+
+
+@pytest.mark.parametrize(
+    ("options", "outcome"),
+    [
+        (["--local-zone", "zone-5.example"], "messages_filtered_local_zone"),
+        (["--exclude-qname-regex", r"^www\."], "messages_filtered_qname_regex"),
+    ],
+)
+def test_what_is_kept_out_is_told_as_such(traffic: Traffic, options: list[str], outcome: str) -> None:
+    plain, kept_out = explained(traffic), explained(traffic, *options)
+    told = [packet for packet in kept_out if packet.get("outcome") == outcome]
+    assert told
+    assert all(packet["sentence"] == SENTENCES[outcome] for packet in told)
+    before = sum(plain[-1]["summary"]["transactions"].values())  # type: ignore[index]
+    after = sum(kept_out[-1]["summary"]["transactions"].values())  # type: ignore[index]
+    assert after < before == traffic.transactions

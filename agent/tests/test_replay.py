@@ -260,6 +260,8 @@ def test_standard_input(traffic: Traffic) -> None:
         (["FILE", "--resolver", "ns1.example"], 2, "ns1.example"),
         (["FILE", "--send"], 2, "--send needs --config FILE"),
         (["FILE", "--config", "agent.yml", "--send", "--write", "x"], 2, "exclude each other"),
+        (["FILE", "--config", "agent.yml", "--send", "--keep-edns-options"], 2, "may tell of clients"),
+        (["FILE", "--config", "agent.yml", "--send", "--admit-recursion-desired"], 2, "may tell of clients"),
         (["FILE", "--resolver", "192.0.2.53", "--compatible"], 2, "--compatible says how --write OUT writes"),
         (["absent.pcap", "--resolver", "192.0.2.53"], 1, "absent.pcap"),
         (["/etc/passwd", "--resolver", "192.0.2.53"], 1, "/etc/passwd"),

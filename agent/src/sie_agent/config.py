@@ -209,7 +209,8 @@ TABLE: Final = Table(
         "privacy.exclude_qname_regex",
         Pattern(),
         default=None,
-        help="a regular expression; look-ups whose name it matches are kept out",
+        help="a regular expression, as the Rust crate `regex` has them; look-ups whose name, in lower case "
+        "and without the final dot, it matches somewhere are kept out",
     ),
     Setting(
         "privacy.admit_private_responders",

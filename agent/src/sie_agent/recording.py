@@ -27,6 +27,10 @@ SWITCHES: Final = (
         "take in queries with RD=1 too: for a file whose origin is known, since clients ask with RD=1",
     ),
     (
+        "admit_private_responders",
+        "take in exchanges with servers at private, link-local or loopback addresses",
+    ),
+    (
         "admit_every_address",
         "take in a list of resolvers that covers everybody: for a file that holds nothing but a resolver's "
         "own traffic",
@@ -92,6 +96,26 @@ def add_recording_arguments(parser: "argparse._ActionsContainer") -> None:
         help=f"a type of transaction that is recorded, one of {', '.join(TRANSACTIONS)}; may be repeated "
         "(default: all)",
     )
+    parser.add_argument(
+        "--local-zone",
+        action="append",
+        default=[],
+        metavar="Z",
+        help="a zone that is kept out with every name below it; may be repeated",
+    )
+    parser.add_argument(
+        "--admit-special-use",
+        action="store_const",
+        const=False,
+        dest="suppress_special_use",
+        help="take in names without a place in the public DNS too: special-use names, reverse zones of "
+        "private addresses, single labels",
+    )
+    parser.add_argument(
+        "--exclude-qname-regex",
+        metavar="R",
+        help="a regular expression; look-ups whose name it matches are kept out",
+    )
     for name, words in SWITCHES:
         parser.add_argument(
             f"--{name.replace('_', '-')}",
@@ -124,6 +148,12 @@ def recording_from(arguments: argparse.Namespace) -> tuple[Sequence[str], dict[s
 
         listed = resolver_addresses(listed)
     settings |= {name: True for name, _ in SWITCHES if getattr(arguments, name) is not None}
-    if arguments.type:
-        settings["types"] = tuple(dict.fromkeys(arguments.type))
+    given = {
+        "types": tuple(dict.fromkeys(arguments.type)),
+        "local_zones": tuple(arguments.local_zone),
+        "exclude_qname_regex": arguments.exclude_qname_regex,
+    }
+    settings |= {name: value for name, value in given.items() if value}
+    if arguments.suppress_special_use is not None:
+        settings["suppress_special_use"] = arguments.suppress_special_use
     return listed, settings

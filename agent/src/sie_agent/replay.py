@@ -27,6 +27,9 @@ SLOWEST: Final = 1e-3
 FASTEST: Final = 1e6
 """The bounds of --speed, which are those of PcapSource."""
 
+NEVER_SENT: Final = ("admit_recursion_desired", "keep_edns_options")
+"""Switches whose yield is for the reader of a file alone."""
+
 STAMPS: Final = ("source", "operator", "group")
 """The numbers of an NMSG payload that say whence it comes."""
 
@@ -147,6 +150,12 @@ def _check(arguments: argparse.Namespace) -> None:
         )
     if arguments.send and arguments.write is not None:
         raise UsageError("--send and --write exclude each other: the one sends what the other would write")
+    for name in NEVER_SENT:
+        if arguments.send and getattr(arguments, name) is not None:
+            raise UsageError(
+                f"--send and --{name.replace('_', '-')} exclude each other: what it takes in may tell of "
+                "clients, and does not leave this host"
+            )
     for option in ("compatible", "uncompressed", *STAMPS):
         if getattr(arguments, option) and arguments.write is None:
             raise UsageError(f"--{option} says how --write OUT writes: name OUT")
