@@ -18,7 +18,7 @@ from sie_agent.config import FIXED, AgentConfig, load_config
 from sie_agent.discovery import resolver_addresses
 from sie_agent.errors import AgentError, SpoolError
 from sie_agent.metrics import MetricsServer
-from sie_agent.recording import reconfigure, recorder_of, settings_of
+from sie_agent.recording import reconfigure, recorder_of, refuse_unread, settings_of
 from sie_agent.renewal import Renewal
 from sie_agent.sources import Interfaces, Source
 from sie_agent.spool import LOOK_INTERVAL, Spool, open_spool
@@ -146,6 +146,7 @@ def configure(_command: str, parser: argparse.ArgumentParser) -> None:
 
 def _run(arguments: argparse.Namespace) -> int:
     config = load_config(arguments.config)
+    refuse_unread(config)
     log.configure()
     with open_spool(config.spool_directory, config.spool_max_bytes, config.spool_max_age) as spool:
         asyncio.run(_serve(arguments.config, config, spool))
