@@ -1,11 +1,247 @@
-"""Live capture: a veth pair in a network namespace, tcpreplay on one end, the agent on the other."""
+"""Live capture: a veth pair in a network namespace, tcpreplay on one end, the agent on the other.
 
-from collections.abc import Callable
-from typing import Any
+Three questions. Is every packet accounted for at 300,000 a second for half a minute, on one core? What do 5,000
+questions a second cost? And how long does SIGTERM take, with transactions open?
+"""
 
-from tests.bench.cache import Capture
-from tests.bench.report import Bar
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from tests.bench.cache import Capture, cache_folder
+from tests.bench.measure import Failed
+from tests.bench.report import MEBIBYTE, Bar, at_most
+from tests.bench.tools import AGENT
+from tests.bench.world import RESOLVERS
+
+INNER: Final = "sensor0"
+OUTER: Final = "wire0"
+
+FLOOD_RATE: Final = 300_000
+FLOOD_SECONDS: Final = 30
+FLOOD_DROPS_MOST: Final = 0.0001
+
+BUSY_SECONDS: Final = 30
+"""The capture at its own pace: 5,000 questions a second."""
+
+BUSY_CPU_MOST: Final = 0.03
+RESIDENT_MOST: Final = 96 * MEBIBYTE
+STOP_MOST: Final = 2.0
+
+START_SECONDS: Final = 20.0
+QUIET_SECONDS: Final = 1.5
+"""Longer than a container waits: afterwards the numbers stand still."""
+
+POLL: Final = 0.1
+
+_SENT = re.compile(r"Successful packets:\s+(\d+)")
 
 
-def measured(_capture: Capture, _say: Callable[[str], None]) -> tuple[dict[str, Any], list[Bar]]:
-    return {}, []
+@dataclass(frozen=True)
+class Live:
+    """What one replay did to the agent."""
+
+    packets_sent: int
+    seconds: float
+    packets_seen: int
+    accounted: int
+    """The sum of the outcomes of packets, which must be `packets_seen`."""
+
+    kernel_drops: int
+    cpu: float
+    """Seconds, user and system, during the replay."""
+
+    resident: int
+    """The largest resident size, in octets."""
+
+    stop_seconds: float
+    open_at_stop: int
+    transactions: int
+    """Recorded, of all kinds, those written down by the stop included."""
+
+    spooled: int
+    lost: int
+    """Transactions that the spool did not take, as the agent counted them."""
+
+
+def possible() -> str | None:
+    """Why live capture cannot be measured here, if it cannot."""
+    if os.geteuid() != 0:
+        return "live capture needs root"
+    missing = [program for program in ("tcpreplay", "ip", "taskset") if shutil.which(program) is None]
+    return f"live capture needs {' and '.join(missing)}" if missing else None
+
+
+def measured(capture: Capture, say: Callable[[str], None]) -> tuple[dict[str, Any], list[Bar]]:
+    """Both replays and their bars; nothing but the reason where it is not possible."""
+    reason = possible()
+    if reason is not None:
+        say(reason)
+        return {"reason": reason}, []
+    say(f"live: {FLOOD_RATE} packets a second for {FLOOD_SECONDS} s")
+    flood = _replay(capture, FLOOD_SECONDS, "--pps", str(FLOOD_RATE))
+    say(f"live: 5,000 questions a second for {BUSY_SECONDS} s")
+    busy = _replay(capture, BUSY_SECONDS, "--multiplier", "1")
+    bars = [
+        Bar(
+            f"live, {flood.packets_sent / flood.seconds:.0f} packets/s: every packet delivered is accounted for",
+            f"{flood.packets_seen} = {flood.accounted}",
+            flood.packets_seen == flood.accounted,
+        ),
+        at_most(
+            "live, the same: kernel drops of what was sent",
+            flood.kernel_drops / flood.packets_sent,
+            FLOOD_DROPS_MOST,
+        ),
+        at_most("live, 5,000 questions/s: of one core", busy.cpu / busy.seconds, BUSY_CPU_MOST),
+        at_most(
+            "live, both: MiB resident",
+            max(flood.resident, busy.resident) / MEBIBYTE,
+            RESIDENT_MOST / MEBIBYTE,
+        ),
+        at_most("live, both: seconds from SIGTERM to the end", max(flood.stop_seconds, busy.stop_seconds), STOP_MOST),
+        Bar(
+            "live, both: what was open at the stop is in the spool",
+            f"{flood.transactions + busy.transactions} = {flood.spooled + busy.spooled} + {flood.lost + busy.lost}",
+            all(run.transactions == run.spooled + run.lost for run in (flood, busy)),
+        ),
+    ]
+    return {"flood": asdict(flood), "busy": asdict(busy)}, bars
+
+
+def _replay(capture: Capture, seconds: int, *pace: str) -> Live:
+    folder = Path(tempfile.mkdtemp(dir=cache_folder(), prefix="live-"))
+    try:
+        with _link() as namespace:
+            return _run(namespace, folder, capture, seconds, pace)
+    finally:
+        shutil.rmtree(folder)
+
+
+@contextmanager
+def _link() -> Iterator[str]:
+    """A namespace with a link in it that carries nothing but what is replayed."""
+    name = f"sie-bench-{os.getpid()}"
+    _call("ip", "netns", "add", name)
+    try:
+        _call("ip", "-n", name, "link", "add", INNER, "type", "veth", "peer", "name", OUTER)
+        for interface in (INNER, OUTER, "lo"):
+            quiet = f"net.ipv6.conf.{interface}.disable_ipv6=1"
+            _call("ip", "netns", "exec", name, "sysctl", "-qw", quiet)
+            _call("ip", "-n", name, "link", "set", interface, "up")
+        yield name
+    finally:
+        _call("ip", "netns", "del", name)
+
+
+def _run(namespace: str, folder: Path, capture: Capture, seconds: int, pace: tuple[str, ...]) -> Live:
+    inside = ["ip", "netns", "exec", namespace]
+    config = _config(folder)
+    core = str(max(os.sched_getaffinity(0)))
+    command = [*inside, "taskset", "-c", core, str(AGENT), "run", "--config", str(config)]
+    with (folder / "log").open("w") as log, subprocess.Popen(command, stderr=log) as agent:
+        try:
+            ask = [*inside, str(AGENT), "status", "--json", "--config", str(config)]
+            _until(lambda: all(source["up"] for source in _status(ask)["sources"]), folder / "log")
+            before, began = _cpu(agent.pid), time.monotonic()
+            replay = [*inside, "tcpreplay", "-q", "-K", "-i", OUTER, "--loop", "0", "--duration", str(seconds)]
+            said = subprocess.run([*replay, *pace, str(capture.pcap)], capture_output=True, text=True, check=True)
+            took = time.monotonic() - began
+            used = _cpu(agent.pid) - before
+            time.sleep(QUIET_SECONDS)
+            status = _status(ask)
+            resident = _resident(agent.pid)
+            stopped = time.monotonic()
+            agent.send_signal(signal.SIGTERM)
+            code = agent.wait(timeout=30)
+            stop = time.monotonic() - stopped
+        except BaseException:
+            agent.kill()
+            raise
+    if code != 0:
+        raise Failed(f"the agent ended with {code}: {(folder / 'log').read_text()[-500:]}")
+    rest = _status(ask)
+    counters = status["counters"]
+    sent = _SENT.search(said.stdout)
+    assert sent is not None, said.stdout
+    return Live(
+        packets_sent=int(sent[1]),
+        seconds=took,
+        packets_seen=counters["packets_seen"],
+        accounted=sum(
+            value for name, value in counters.items() if name.startswith("packets_") and name != "packets_seen"
+        ),
+        kernel_drops=status["kernel_drops"],
+        cpu=used,
+        resident=resident,
+        stop_seconds=stop,
+        open_at_stop=counters["transactions_pending"],
+        transactions=sum(value for name, value in counters.items() if name.startswith("transactions_")),
+        spooled=rest["captured"],
+        lost=sum(status.get("lost", {}).values()),
+    )
+
+
+def _config(folder: Path) -> Path:
+    """An agent whose hub is nowhere: what is recorded stays in the spool."""
+    file = folder / "agent.yml"
+    file.write_text(
+        json.dumps(
+            {
+                "participant": "bench",
+                "sensor": "bench",
+                "exchange": "bench.example",
+                "resolvers": RESOLVERS,
+                "sources": [{"interface": INNER}],
+                "spool": {"directory": str(folder / "spool"), "max_bytes": 8 << 30},
+                "uplink": {"hubs": ["wss://127.0.0.1:1"], "ca": str(folder / "ca.pem")},
+                "identity": {"directory": str(folder / "identity")},
+            }
+        )
+    )
+    return file
+
+
+def _status(ask: list[str]) -> dict[str, Any]:
+    done = subprocess.run(ask, capture_output=True, text=True, check=False)
+    try:
+        status: dict[str, Any] = json.loads(done.stdout)
+    except ValueError:
+        return {"sources": [{"up": False}]}
+    return status
+
+
+def _until(condition: Callable[[], bool], log: Path) -> None:
+    end = time.monotonic() + START_SECONDS
+    while not condition():
+        if time.monotonic() > end:
+            raise Failed(f"the agent does not listen after {START_SECONDS:.0f} s: {log.read_text()[-500:]}")
+        time.sleep(POLL)
+
+
+def _cpu(process: int) -> float:
+    """Seconds that a process and its threads have used, from /proc/PID/stat (proc(5))."""
+    fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def _resident(process: int) -> int:
+    """The largest resident size so far, in octets."""
+    for line in Path(f"/proc/{process}/status").read_text().splitlines():
+        if line.startswith("VmHWM:"):
+            return int(line.split()[1]) * 1024
+    raise Failed(f"process {process} has no VmHWM")
+
+
+def _call(*words: str) -> None:
+    subprocess.run(words, check=True)
