@@ -1,7 +1,7 @@
 """Live capture: a veth pair in a network namespace, tcpreplay on one end, the agent on the other.
 
-Three questions. Is every packet accounted for at 300,000 a second for half a minute, on one core? What do 5,000
-questions a second cost? And how long does SIGTERM take, with transactions open?
+Three questions. Is every packet accounted for at 300,000 a second for half a minute, on one core? What do
+5,000 questions a second cost? And how long does SIGTERM take, with transactions open?
 """
 
 import json
@@ -94,7 +94,7 @@ def measured(capture: Capture, say: Callable[[str], None]) -> tuple[dict[str, An
     busy = _replay(capture, BUSY_SECONDS, "--multiplier", "1")
     bars = [
         Bar(
-            f"live, {flood.packets_sent / flood.seconds:.0f} packets/s: every packet delivered is accounted for",
+            f"live, {flood.packets_sent / flood.seconds:.0f} packets/s: every packet is accounted for",
             f"{flood.packets_seen} = {flood.accounted}",
             flood.packets_seen == flood.accounted,
         ),
@@ -109,10 +109,15 @@ def measured(capture: Capture, say: Callable[[str], None]) -> tuple[dict[str, An
             max(flood.resident, busy.resident) / MEBIBYTE,
             RESIDENT_MOST / MEBIBYTE,
         ),
-        at_most("live, both: seconds from SIGTERM to the end", max(flood.stop_seconds, busy.stop_seconds), STOP_MOST),
+        at_most(
+            "live, both: seconds from SIGTERM to the end",
+            max(flood.stop_seconds, busy.stop_seconds),
+            STOP_MOST,
+        ),
         Bar(
             "live, both: what was open at the stop is in the spool",
-            f"{flood.transactions + busy.transactions} = {flood.spooled + busy.spooled} + {flood.lost + busy.lost}",
+            f"{flood.transactions + busy.transactions} = "
+            f"{flood.spooled + busy.spooled} + {flood.lost + busy.lost}",
             all(run.transactions == run.spooled + run.lost for run in (flood, busy)),
         ),
     ]
@@ -154,8 +159,21 @@ def _run(namespace: str, folder: Path, capture: Capture, seconds: int, pace: tup
             ask = [*inside, str(AGENT), "status", "--json", "--config", str(config)]
             _until(lambda: all(source["up"] for source in _status(ask)["sources"]), folder / "log")
             before, began = _cpu(agent.pid), time.monotonic()
-            replay = [*inside, "tcpreplay", "-q", "-K", "-i", OUTER, "--loop", "0", "--duration", str(seconds)]
-            said = subprocess.run([*replay, *pace, str(capture.pcap)], capture_output=True, text=True, check=True)
+            replay = [
+                *inside,
+                "tcpreplay",
+                "-q",
+                "-K",
+                "-i",
+                OUTER,
+                "--loop",
+                "0",
+                "--duration",
+                str(seconds),
+            ]
+            said = subprocess.run(
+                [*replay, *pace, str(capture.pcap)], capture_output=True, text=True, check=True
+            )
             took = time.monotonic() - began
             used = _cpu(agent.pid) - before
             time.sleep(QUIET_SECONDS)
@@ -179,7 +197,9 @@ def _run(namespace: str, folder: Path, capture: Capture, seconds: int, pace: tup
         seconds=took,
         packets_seen=counters["packets_seen"],
         accounted=sum(
-            value for name, value in counters.items() if name.startswith("packets_") and name != "packets_seen"
+            value
+            for name, value in counters.items()
+            if name.startswith("packets_") and name != "packets_seen"
         ),
         kernel_drops=status["kernel_drops"],
         cpu=used,
