@@ -81,10 +81,10 @@ def _both_say(lab: Lab, participant: Participant, since: tuple[str, str], *words
 
 @contextlib.contextmanager
 def _certificate(participant: Participant, certificate: x509.Certificate) -> Iterator[None]:
-    """The sensor with another certificate for its key, and back."""
-    sensor, kept = participant.sensor, f"/run/{secrets.token_hex(4)}.pem"
+    """The sensor with another certificate for its key, and back to all it had, since it may try to renew."""
+    sensor, kept = participant.sensor, f"/run/{secrets.token_hex(4)}"
     on(sensor, "systemctl", "stop", "sie-agent")
-    on(sensor, "cp", "--preserve", f"{IDENTITY}/certificate.pem", kept)
+    on(sensor, "cp", "--archive", IDENTITY, kept)
     pem = identity.certificate_to_pem(certificate).decode()
     on(sensor, "sh", "-c", f"cat > {IDENTITY}/certificate.pem", stdin=pem)
     try:
@@ -92,7 +92,9 @@ def _certificate(participant: Participant, certificate: x509.Certificate) -> Ite
         yield
     finally:
         on(sensor, "systemctl", "stop", "sie-agent")
-        on(sensor, "cp", "--preserve", kept, f"{IDENTITY}/certificate.pem")
+        on(sensor, "rm", "--recursive", IDENTITY)
+        on(sensor, "cp", "--archive", kept, IDENTITY)
+        on(sensor, "rm", "--recursive", kept)
         on(sensor, "systemctl", "start", "sie-agent")
         await_true(
             lambda: status(sensor)["uplink"]["state"] == "connected", WITHIN, "the sensor accepted again"
@@ -122,7 +124,8 @@ def test_an_expired_certificate_is_refused(
     lab: Lab, participant: Participant, hubs_authority: Authority
 ) -> None:
     since = _now(lab, participant)
-    stale = _issue(lab, participant, hubs_authority, at=datetime.now(UTC) - timedelta(days=3))
+    # Longer ago than the 30 days in which the sensor would renew it by itself.
+    stale = _issue(lab, participant, hubs_authority, at=datetime.now(UTC) - timedelta(days=40))
     with _certificate(participant, stale):
         await_true(partial(_both_say, lab, participant, since, "expired"), WITHIN, "the reason in both logs")
         assert status(participant.sensor)["uplink"]["state"] != "connected"
