@@ -207,22 +207,22 @@ def _enrol(arguments: argparse.Namespace) -> int:
         clock=_utc_now,
         random=os.urandom,
     )
-    if arguments.json:
-        print(json.dumps({"changed": done.changed, **_public(config, done.standing)}))
-        return EXIT_OK
-    print("enrolled" if done.changed else "enrolled already, nothing changed", file=sys.stderr)
-    _print(config, done.standing)
-    return EXIT_OK
+    return _report(arguments, config, done, "enrolled")
 
 
 def _renew(arguments: argparse.Namespace) -> int:
     config = load_config(arguments.config)
     done = renew(config, clock=_utc_now, random=os.urandom)
+    return _report(arguments, config, done, "renewed")
+
+
+def _report(arguments: argparse.Namespace, config: AgentConfig, done: Enrolment, verb: str) -> int:
+    """Say what an enrolment, a renewal or an installation came to."""
     if arguments.json:
         print(json.dumps({"changed": done.changed, **_public(config, done.standing)}))
-        return EXIT_OK
-    print("renewed", file=sys.stderr)
-    _print(config, done.standing)
+    else:
+        print(verb if done.changed else f"{verb} already, nothing changed", file=sys.stderr)
+        _print(config, done.standing)
     return EXIT_OK
 
 
@@ -239,12 +239,7 @@ def _csr(arguments: argparse.Namespace) -> int:
 def _install_file(arguments: argparse.Namespace) -> int:
     config = load_config(arguments.config)
     done = install(config, arguments.file, clock=_utc_now)
-    if arguments.json:
-        print(json.dumps({"changed": done.changed, **_public(config, done.standing)}))
-        return EXIT_OK
-    print("installed" if done.changed else "installed already, nothing changed", file=sys.stderr)
-    _print(config, done.standing)
-    return EXIT_OK
+    return _report(arguments, config, done, "installed")
 
 
 def _show(arguments: argparse.Namespace) -> int:
