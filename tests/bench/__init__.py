@@ -3,5 +3,5 @@
     python -m tests.bench                      a million packets, five runs, live capture if root
     python -m tests.bench --packets 20000 --runs 1 --no-live
 
-docs/reference/benchmark.md says what is measured, and how.
+The table that it ends with names each bar and what was measured against it.
 """
