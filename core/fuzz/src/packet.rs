@@ -93,6 +93,7 @@ fn record(input: &mut Input<'_>, settings: &Settings) -> (Counters, Vec<Containe
             wire_length: octets.len() + usize::from(state == 0xff),
             octets,
             checksum_ready: state & 0x40 == 0,
+            encapsulated: state & 0x20 == 0,
         });
         assert_ledger(&recorder.counters(), frames);
         containers.extend(recorder.take_sealed());

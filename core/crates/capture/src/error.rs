@@ -36,6 +36,8 @@ pub enum CaptureError {
     NoInterfaces,
     #[error("interface {interface} is named twice; name it once")]
     Repeated { interface: String },
+    #[error("encapsulated: interface {interface} is not among those that are listened to")]
+    NotAmong { interface: String },
     #[error("ring_bytes = {given}: must be from {least} to {most}")]
     RingSize { given: usize, least: usize, most: usize },
     #[error(transparent)]

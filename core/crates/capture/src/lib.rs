@@ -11,5 +11,5 @@ mod paced;
 
 pub use error::CaptureError;
 pub use file::PcapSource;
-pub use live::{InterfaceStatus, LiveSource, Statuses};
+pub use live::{InterfaceSettings, InterfaceStatus, LiveSource, Statuses};
 pub use paced::Paced;

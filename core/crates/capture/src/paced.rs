@@ -30,6 +30,7 @@ struct Held {
     time: Timestamp,
     wire_length: usize,
     checksum_ready: bool,
+    encapsulated: bool,
 }
 
 impl<S> Paced<S> {
@@ -88,6 +89,7 @@ impl<S: FrameSource> FrameSource for Paced<S> {
                         time: frame.time,
                         wire_length: frame.wire_length,
                         checksum_ready: frame.checksum_ready,
+                        encapsulated: frame.encapsulated,
                     }
                 }
                 Event::Idle => return Ok(Event::Idle),
@@ -108,6 +110,7 @@ impl<S: FrameSource> FrameSource for Paced<S> {
             wire_length: held.wire_length,
             octets: &pace.octets,
             checksum_ready: held.checksum_ready,
+            encapsulated: held.encapsulated,
         }))
     }
 
@@ -147,6 +150,7 @@ mod tests {
                 wire_length: 1,
                 octets: &self.octets,
                 checksum_ready: true,
+                encapsulated: false,
             }))
         }
 

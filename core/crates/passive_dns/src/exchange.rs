@@ -8,8 +8,9 @@ use std::time::Duration;
 use crate::counters::Counters;
 use crate::dns::Malformed;
 use crate::error::SettingError;
-use crate::filter::{Admitted, Filter};
+use crate::filter::{Admitted, Ends, Filter};
 use crate::frame::Timestamp;
+use crate::icmp::{IcmpError, PROTOCOL_ICMP, PROTOCOL_ICMPV6};
 use crate::local_zones::{NamePolicy, Verdict};
 use crate::message::{Direction, Endpoint, Message};
 use crate::nmsg::dnsqr::{Capture, Kind, Transaction};
@@ -94,6 +95,26 @@ impl Exchange {
             self.messages[outcome as usize] += 1;
             MessageFate { outcome, kind: None }
         }));
+    }
+
+    /// Takes in an error that quotes a query; the query goes on waiting, since a response may come all the same.
+    pub fn take_icmp(
+        &mut self,
+        quoted: Result<Admitted<'_>, MessageOutcome>,
+        error: &IcmpError<'_>,
+        ends: &Ends,
+        time: Timestamp,
+    ) {
+        self.messages_seen += 1;
+        let taken = quoted.and_then(|admitted| {
+            let name = admitted.question.map(|question| self.names.judge_name(question.name)).transpose()?;
+            name.map_or(Ok(()), admit)?;
+            self.output.icmp(&admitted, error, ends, time);
+            Ok(())
+        });
+        let outcome = taken.err().unwrap_or(MessageOutcome::Recorded);
+        self.messages[outcome as usize] += 1;
+        self.fates.push(MessageFate { outcome, kind: taken.is_ok().then_some(Kind::Icmp) });
     }
 
     /// Judges the names of a message, and that of the zone to which it belongs.
@@ -361,6 +382,32 @@ impl Output {
         };
         let sealed = self.writer.push(query.map_or(message.time, |query| query.time), &transaction);
         self.keep(message.time, sealed);
+    }
+
+    fn icmp(&mut self, admitted: &Admitted<'_>, error: &IcmpError<'_>, ends: &Ends, time: Timestamp) {
+        if !self.takes(Kind::Icmp) {
+            return;
+        }
+        let resolver = self.shown(ends.resolver);
+        error.write(self.clear_resolver_address, &mut self.packets);
+        let transaction = Transaction {
+            kind: Kind::Icmp,
+            resolver,
+            server: ends.server,
+            protocol: if error.source.is_ipv4() { PROTOCOL_ICMP } else { PROTOCOL_ICMPV6 },
+            id: admitted.header.id,
+            question: admitted.question,
+            rcode: None,
+            query: None,
+            response: None,
+            icmp: Some(&self.packets),
+            timeout: None,
+            udp_checksum: None,
+            resolver_address_zeroed: self.clear_resolver_address,
+            query_zone: None,
+        };
+        let sealed = self.writer.push(time, &transaction);
+        self.keep(time, sealed);
     }
 
     /// The resolver's end as it may be shown.

@@ -5,7 +5,9 @@
 //!
 //! * one end is a listed resolver; the other is not: traffic between two listed addresses is a client inside a
 //!   resolver's prefix;
-//! * the other end's port is 53.
+//! * the other end's port is 53; over TCP the resolver's is not, so that no client's connection to it is followed;
+//! * an ICMP error goes to a listed resolver, and quotes a packet that would enter;
+//! * a piece of a datagram goes to a listed resolver: what resolvers send in pieces are answers to clients.
 //!
 //! A message is judged by its contents, [`Filter::admit`]:
 //!
@@ -15,8 +17,10 @@
 //! * it asks for no zone transfer and no key;
 //! * the server is one of the public internet's.
 
+use std::net::IpAddr;
+
 use crate::dns::{Header, Question, rrtype};
-use crate::message::{Direction, Endpoint, Message};
+use crate::message::{Direction, Endpoint, Message, Transport};
 use crate::outcome::{MessageOutcome, PacketOutcome};
 use crate::resolvers::Resolvers;
 use crate::responder::Scope;
@@ -41,8 +45,8 @@ pub struct Admitted<'a> {
     pub question: Option<Question<'a>>,
 }
 
-/// Where everybody is listed, who is asked at port 53 is the server; if that is both, the receiver.
-fn by_ports(source: Endpoint, destination: Endpoint) -> Ends {
+/// Tells the ends by port 53 alone, which is the server's; if both have it, the receiver's.
+pub fn by_ports(source: Endpoint, destination: Endpoint) -> Ends {
     if destination.port == DNS_PORT {
         Ends { resolver: source, server: destination, direction: Direction::ToServer }
     } else {
@@ -68,30 +72,87 @@ impl Filter {
     }
 
     /// Tells the resolver from the server, or says why the packet does not enter.
-    pub fn ends(&self, source: Endpoint, destination: Endpoint) -> Result<Ends, PacketOutcome> {
+    pub fn ends(
+        &self,
+        transport: Transport,
+        source: Endpoint,
+        destination: Endpoint,
+    ) -> Result<Ends, PacketOutcome> {
         if source.port != DNS_PORT && destination.port != DNS_PORT {
             return Err(PacketOutcome::FilteredPort);
         }
-        if self.resolvers.is_everybody(&source.address) {
-            return Ok(by_ports(source, destination));
-        }
-        let listed = |end: Endpoint| self.resolvers.contains(&end.address);
-        let ends = match (listed(source), listed(destination)) {
-            (true, false) => Ends { resolver: source, server: destination, direction: Direction::ToServer },
-            (false, true) => Ends { resolver: destination, server: source, direction: Direction::FromServer },
-            (false, false) => return Err(PacketOutcome::FilteredDirection),
-            (true, true) => return Err(PacketOutcome::FilteredBothListed),
+        let ends = if self.resolvers.is_everybody(source.address.is_ipv4()) {
+            by_ports(source, destination)
+        } else {
+            match self.direction(&source.address, &destination.address)? {
+                Direction::ToServer => {
+                    Ends { resolver: source, server: destination, direction: Direction::ToServer }
+                }
+                Direction::FromServer => {
+                    Ends { resolver: destination, server: source, direction: Direction::FromServer }
+                }
+            }
         };
-        if ends.server.port != DNS_PORT {
+        let serves = transport == Transport::Tcp && ends.resolver.port == DNS_PORT;
+        if ends.server.port != DNS_PORT || serves {
             return Err(PacketOutcome::FilteredDirection);
         }
         Ok(ends)
     }
 
+    /// Whether a piece of a datagram may be held, of which its addresses alone are known.
+    pub fn admit_piece(&self, source: &IpAddr, destination: &IpAddr) -> Result<(), PacketOutcome> {
+        if self.resolvers.is_everybody(source.is_ipv4())
+            || self.direction(source, destination)? == Direction::FromServer
+        {
+            Ok(())
+        } else {
+            Err(PacketOutcome::FilteredDirection)
+        }
+    }
+
+    /// Where a packet goes, by the one end that is listed.
+    fn direction(&self, source: &IpAddr, destination: &IpAddr) -> Result<Direction, PacketOutcome> {
+        match (self.resolvers.contains(source), self.resolvers.contains(destination)) {
+            (true, false) => Ok(Direction::ToServer),
+            (false, true) => Ok(Direction::FromServer),
+            (false, false) => Err(PacketOutcome::FilteredDirection),
+            (true, true) => Err(PacketOutcome::FilteredBothListed),
+        }
+    }
+
     /// What is known of the message if it enters, and its outcome if it does not.
     pub fn admit<'a>(&self, message: &Message<'a>) -> Result<Admitted<'a>, MessageOutcome> {
         let header = Header::parse(message.octets).ok_or(MessageOutcome::RejectedMalformed)?;
-        if header.is_response() != (message.direction == Direction::FromServer) {
+        self.judge_header(&header, message.direction)?;
+        let question = match Question::of_message(&header, message.octets) {
+            Ok(question) => question,
+            Err(_) => return Err(MessageOutcome::RejectedMalformed),
+        };
+        judge_question(question.as_ref())?;
+        self.judge_server(&message.server.address)?;
+        Ok(Admitted { header, question })
+    }
+
+    /// What is known of the quoted query if its error enters, and the outcome if it does not. The header must be
+    /// quoted, and the question if there is one.
+    pub fn admit_quote<'a>(
+        &self,
+        server: &IpAddr,
+        header: &Header,
+        question: Option<Question<'a>>,
+    ) -> Result<Admitted<'a>, MessageOutcome> {
+        self.judge_header(header, Direction::ToServer)?;
+        if header.counts[0] == 1 && question.is_none() {
+            return Err(MessageOutcome::RejectedMalformed);
+        }
+        judge_question(question.as_ref())?;
+        self.judge_server(server)?;
+        Ok(Admitted { header: *header, question })
+    }
+
+    fn judge_header(&self, header: &Header, direction: Direction) -> Result<(), MessageOutcome> {
+        if header.is_response() != (direction == Direction::FromServer) {
             return Err(MessageOutcome::FilteredDirection);
         }
         if !header.is_standard_query() {
@@ -100,17 +161,23 @@ impl Filter {
         if header.recursion_desired() && !self.admit_recursion_desired {
             return Err(MessageOutcome::FilteredRd);
         }
-        let question = match Question::of_message(&header, message.octets) {
-            Ok(question) => question,
-            Err(_) => return Err(MessageOutcome::RejectedMalformed),
-        };
-        let unwanted = |question: Question<'_>| rrtype::KEYS_AND_TRANSFERS.contains(&question.rrtype);
-        if question.is_some_and(unwanted) {
-            return Err(MessageOutcome::FilteredQtype);
+        Ok(())
+    }
+
+    fn judge_server(&self, server: &IpAddr) -> Result<(), MessageOutcome> {
+        if self.admit_private_responders || Scope::of(server).is_public() {
+            Ok(())
+        } else {
+            Err(MessageOutcome::FilteredScope)
         }
-        if !self.admit_private_responders && !Scope::of(&message.server.address).is_public() {
-            return Err(MessageOutcome::FilteredScope);
+    }
+}
+
+fn judge_question(question: Option<&Question<'_>>) -> Result<(), MessageOutcome> {
+    match question {
+        Some(question) if rrtype::KEYS_AND_TRANSFERS.contains(&question.rrtype) => {
+            Err(MessageOutcome::FilteredQtype)
         }
-        Ok(Admitted { header, question })
+        _ => Ok(()),
     }
 }

@@ -85,6 +85,8 @@ pub struct Frame<'a> {
     pub octets: &'a [u8],
     /// False for a frame that its own host is sending and whose checksum the network card is still to fill in.
     pub checksum_ready: bool,
+    /// Whether the frame may be a mirrored one inside a tunnel ([`crate::tunnel`]).
+    pub encapsulated: bool,
 }
 
 //------------ FrameSource -------------------------------------------------------------------------------------

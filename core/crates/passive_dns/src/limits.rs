@@ -12,6 +12,26 @@ pub const VLAN_TAGS_MAX: usize = 2;
 /// legitimate order.
 pub const EXTENSION_HEADERS_MAX: usize = 4;
 
+/// Tunnels within tunnels: a mirror's own, and one that the mirrored network uses. The kernel filter unrolls them, some
+/// 120 instructions each.
+pub const TUNNELS_MAX: usize = 2;
+
+//------------ Fragments ---------------------------------------------------------------------------------------
+
+/// How long the pieces of a datagram wait for each other. RFC 8200 section 4.5 gives a receiver 60 s; whoever still
+/// waits for an answer after 30 s has asked again.
+pub const FRAGMENT_PATIENCE: Duration = Duration::from_secs(30);
+
+/// Datagrams in pieces at once. At 5,000 responses a second, 1% of them in pieces of which one in twenty is lost,
+/// 75 wait in vain at any moment.
+pub const FRAGMENT_SETS_MAX: usize = 1024;
+
+/// Pieces of one datagram: 65,535 octets in pieces of 1,232, what IPv6's least MTU leaves, are 54.
+pub const FRAGMENT_PIECES_MAX: usize = 64;
+
+/// What all pieces that wait may take: 64 datagrams of the greatest length.
+pub const FRAGMENT_OCTETS_MAX: usize = 64 * 65_536;
+
 //------------ DNS ---------------------------------------------------------------------------------------------
 
 /// RFC 1035 section 2.3.4: the length octets and the root's are included.

@@ -44,12 +44,25 @@ outcomes! {
             "It goes neither from a listed resolver to a server nor back.";
         FilteredBothListed => "packets_filtered_both_listed", "Both ends are listed resolvers.";
         FilteredPort => "packets_filtered_port", "Neither port is 53.";
-        FilteredProtocol => "packets_filtered_protocol", "It is no UDP over IP.";
+        FilteredProtocol => "packets_filtered_protocol",
+            "It is no UDP, no TCP, and no ICMP error over IP.";
+        FilteredNoData => "packets_filtered_no_data",
+            "It is of a connection to a server but has no data, or is an error that quotes no DNS header.";
+        FilteredRetransmitted => "packets_filtered_retransmitted", "All of its data had come before, or it repeats a piece of its datagram.";
         RejectedTruncated => "packets_rejected_truncated", "The capture cut it short.";
         RejectedMalformed => "packets_rejected_malformed",
             "Its headers contradict its length or each other.";
-        RejectedFragment => "packets_rejected_fragment", "It is a piece of a fragmented datagram.";
+        RejectedFragment => "packets_rejected_fragment", "It is a piece of a fragmented tunnel packet.";
         RejectedLinktype => "packets_rejected_linktype", "Its link type is not read.";
+        RejectedOverlap => "packets_rejected_overlap",
+            "It is of a datagram whose pieces overlap, or contradicts data of its connection.";
+        RejectedOutOfStep => "packets_rejected_out_of_step",
+            "It belongs to no known place of a connection, and no message begins with it.";
+        LostGap => "packets_lost_gap", "Data in front of it never came.";
+        LostUnfinished => "packets_lost_unfinished",
+            "Its connection ended, or was silent too long, in the middle of a message.";
+        LostTime => "packets_lost_time", "The rest of its datagram did not come in time.";
+        LostRoom => "packets_lost_room", "What it waited with had to leave to make room.";
     }
 }
 

@@ -1,13 +1,15 @@
 //! From a frame to the IP packet in it.
 //!
 //! Link types: Ethernet (IEEE 802.3, up to two 802.1Q or 802.1ad tags), Linux cooked capture, bare IP.
-//! IPv4 (RFC 791), IPv6 (RFC 8200) with its hop-by-hop, routing, destination and fragment headers.
+//! IPv4 (RFC 791), IPv6 (RFC 8200) with its hop-by-hop, routing, destination and fragment headers. Where the source
+//! says so, the packet is the innermost of up to [`TUNNELS_MAX`] [tunnels](crate::tunnel).
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use crate::frame::{Frame, LinkType};
-use crate::limits::{EXTENSION_HEADERS_MAX, VLAN_TAGS_MAX};
+use crate::limits::{EXTENSION_HEADERS_MAX, TUNNELS_MAX, VLAN_TAGS_MAX};
 use crate::outcome::PacketOutcome;
+use crate::tunnel::{self, Inside, PROTOCOL_GRE};
 
 pub const ETHERNET_HEADER_OCTETS: usize = 14;
 pub const VLAN_TAG_OCTETS: usize = 4;
@@ -78,16 +80,32 @@ impl<'a> Packet<'a> {
         if frame.octets.len() < frame.wire_length {
             return Err(PacketOutcome::RejectedTruncated);
         }
-        let (family, octets) = network_layer(frame)?;
-        match family {
-            Family::Ipv4 => Self::ipv4(octets, wanted),
-            Family::Ipv6 => Self::ipv6(octets, wanted),
+        let mut network = network_layer(frame)?;
+        if frame.encapsulated {
+            for _ in 0..TUNNELS_MAX {
+                let outer =
+                    Self::of_network(network, |protocol| protocol == PROTOCOL_GRE || wanted(protocol))?;
+                network = match tunnel::inside(&outer)? {
+                    None => return Ok(outer),
+                    Some(Inside::Ethernet(octets)) => tagged(octets, ETHERNET_HEADER_OCTETS - 2)?,
+                    Some(Inside::Ipv4(octets)) => (Family::Ipv4, octets),
+                    Some(Inside::Ipv6(octets)) => (Family::Ipv6, octets),
+                };
+            }
         }
+        Self::of_network(network, wanted)
     }
 
     /// Reads octets that begin with an IP header of either version.
     pub fn of_octets(octets: &'a [u8], wanted: impl Fn(u8) -> bool) -> Result<Self, PacketOutcome> {
-        match family(octets)? {
+        Self::of_network((family(octets)?, octets), wanted)
+    }
+
+    fn of_network(
+        (family, octets): (Family, &'a [u8]),
+        wanted: impl Fn(u8) -> bool,
+    ) -> Result<Self, PacketOutcome> {
+        match family {
             Family::Ipv4 => Self::ipv4(octets, wanted),
             Family::Ipv6 => Self::ipv6(octets, wanted),
         }
@@ -176,10 +194,7 @@ impl<'a> Packet<'a> {
                 }
             }
         }
-        // Behind the first fragment of a datagram there may be further headers, which have their turn when the
-        // datagram is whole.
-        let unread = fragment.is_some() && PROTOCOLS_EXTENSION.contains(&protocol);
-        if !unread && !wanted(protocol) {
+        if !wanted(protocol) {
             return Err(PacketOutcome::FilteredProtocol);
         }
         if transport > total || total > octets.len() {

@@ -6,15 +6,18 @@ use crate::checksum::verify_udp;
 use crate::counters::Counters;
 use crate::error::SettingError;
 use crate::exchange::{Exchange, MessageFate};
-use crate::filter::{Ends, Filter};
+use crate::filter::{self, Ends, Filter};
+use crate::fragments::Fragments;
 use crate::frame::{Event, Frame, FrameSource, Timestamp};
+use crate::icmp::{IcmpError, PROTOCOL_ICMP, PROTOCOL_ICMPV6, Refusal};
 use crate::message::{Datagram, Direction, Endpoint, Message, Transport};
 use crate::nmsg::Container;
 use crate::outcome::PacketOutcome;
-use crate::packet::{PROTOCOL_UDP, Packet};
+use crate::packet::{PROTOCOL_TCP, PROTOCOL_UDP, Packet, u16_at};
 use crate::resolvers::Resolvers;
 use crate::settings::Settings;
-use crate::udp::{self, Udp};
+use crate::tcp::{self, Segment, Streams};
+use crate::udp;
 
 //------------ Recorder ----------------------------------------------------------------------------------------
 
@@ -44,10 +47,9 @@ pub struct Fate<'a> {
 }
 
 pub struct Recorder {
-    filter: Filter,
-    exchange: Exchange,
+    fragments: Fragments,
+    transports: Transports,
     packets_seen: u64,
-    packets: [u64; PacketOutcome::COUNTERS.len()],
     /// The time of the latest packet or, of a live source, the time of day.
     clock: Timestamp,
 }
@@ -56,10 +58,14 @@ impl Recorder {
     pub fn new(resolvers: Resolvers, settings: &Settings) -> Result<Self, SettingError> {
         settings.check(&resolvers)?;
         Ok(Recorder {
-            filter: Filter::new(resolvers, settings),
-            exchange: Exchange::new(settings)?,
+            fragments: Fragments::default(),
+            transports: Transports {
+                filter: Filter::new(resolvers, settings),
+                streams: Streams::default(),
+                exchange: Exchange::new(settings)?,
+                packets: [0; PacketOutcome::COUNTERS.len()],
+            },
             packets_seen: 0,
-            packets: [0; PacketOutcome::COUNTERS.len()],
             clock: Timestamp::default(),
         })
     }
@@ -67,8 +73,8 @@ impl Recorder {
     /// Changes the settings; what waits goes on waiting, and the container in progress is sealed.
     pub fn reconfigure(&mut self, resolvers: Resolvers, settings: &Settings) -> Result<(), SettingError> {
         settings.check(&resolvers)?;
-        self.exchange.reconfigure(settings)?;
-        self.filter = Filter::new(resolvers, settings);
+        self.transports.exchange.reconfigure(settings)?;
+        self.transports.filter = Filter::new(resolvers, settings);
         Ok(())
     }
 
@@ -83,7 +89,7 @@ impl Recorder {
             let left = deadline.map_or(Duration::MAX, |end| end.saturating_duration_since(Instant::now()));
             let patience = left.min(TICK);
             for _ in 0..FRAMES_PER_LOOK {
-                if self.exchange.has_sealed() {
+                if self.transports.exchange.has_sealed() {
                     return Ok(Pause::Sealed);
                 }
                 match source.next(patience)? {
@@ -104,57 +110,152 @@ impl Recorder {
     /// Takes in one frame, and tells what became of it.
     pub fn record(&mut self, frame: &Frame<'_>) -> Fate<'_> {
         self.clock = frame.time;
-        self.exchange.begin();
-        let packet = self.take(frame).unwrap_or_else(|outcome| outcome);
         self.packets_seen += 1;
-        self.packets[packet as usize] += 1;
-        self.exchange.settle(self.clock);
-        Fate { packet, messages: self.exchange.fates() }
+        self.transports.exchange.begin();
+        let packet = self.take(frame);
+        self.settle();
+        Fate { packet, messages: self.transports.exchange.fates() }
     }
 
     /// Says what time it is, so that queries expire and containers are sealed while no packet comes.
     pub fn tick(&mut self, now: Timestamp) {
         self.clock = now;
-        self.exchange.settle(now);
+        self.transports.exchange.begin();
+        self.settle();
     }
 
     /// The containers sealed since this was asked last.
     pub fn take_sealed(&mut self) -> Vec<Container> {
-        self.exchange.take_sealed()
+        self.transports.exchange.take_sealed()
     }
 
-    /// Gives up on every waiting query and seals what there is.
+    /// Gives up on everything that waits and seals what there is.
     pub fn finish(&mut self) -> Vec<Container> {
-        self.exchange.finish(self.clock);
+        self.fragments.finish();
+        self.transports.finish(self.clock);
         self.take_sealed()
     }
 
     pub fn counters(&self) -> Counters {
-        let mut counters =
-            Counters { packets_seen: self.packets_seen, packets: self.packets, ..Counters::default() };
-        self.exchange.count(&mut counters);
+        let mut counters = Counters { packets_seen: self.packets_seen, ..Counters::default() };
+        let Transports { packets, streams, exchange, .. } = &self.transports;
+        for (place, outcome) in PacketOutcome::ALL.into_iter().enumerate() {
+            let of_streams: u64 = streams_fates(outcome).map(|fate| streams.settled(fate)).sum();
+            counters.packets[place] = packets[place] + self.fragments.settled()[place] + of_streams;
+        }
+        counters.packets[PacketOutcome::Waiting as usize] = self.fragments.waiting() + streams.waiting();
+        exchange.count(&mut counters);
         counters
     }
 
-    fn take(&mut self, frame: &Frame<'_>) -> Result<PacketOutcome, PacketOutcome> {
-        let packet = Packet::of_frame(frame, |protocol| protocol == PROTOCOL_UDP)?;
-        if packet.fragment.is_some() {
-            return Err(PacketOutcome::RejectedFragment);
+    fn take(&mut self, frame: &Frame<'_>) -> PacketOutcome {
+        let Recorder { fragments, transports, .. } = self;
+        let arrival = Arrival { time: frame.time, packets: 1, checksum_ready: frame.checksum_ready };
+        let packet = match Packet::of_frame(frame, is_read) {
+            Ok(packet) => packet,
+            Err(outcome) => return transports.count(outcome, 1),
+        };
+        let Some(place) = packet.fragment else {
+            return transports.take(&packet, &arrival);
+        };
+        if !matches!(packet.protocol, PROTOCOL_UDP | PROTOCOL_TCP) {
+            return transports.count(PacketOutcome::FilteredProtocol, 1);
         }
-        self.take_udp(&packet, frame)
+        let filter = &transports.filter;
+        if let Err(outcome) = filter.admit_piece(&packet.source, &packet.destination) {
+            return transports.count(outcome, 1);
+        }
+        match fragments.take(&packet, place, frame.time, || judge_first_piece(filter, &packet)) {
+            Ok(whole) => {
+                let arrival = Arrival { packets: whole.packets, ..arrival };
+                match Packet::of_octets(whole.octets, is_read) {
+                    Ok(packet) => transports.take(&packet, &arrival),
+                    Err(outcome) => transports.count(outcome, whole.packets),
+                }
+            }
+            Err(outcome) => outcome,
+        }
     }
 
-    fn take_udp(&mut self, packet: &Packet<'_>, frame: &Frame<'_>) -> Result<PacketOutcome, PacketOutcome> {
-        let udp = Udp::of_packet(packet)?;
-        let Ends { resolver, server, direction } = self.filter.ends(
-            Endpoint { address: packet.source, port: udp.source_port },
-            Endpoint { address: packet.destination, port: udp.destination_port },
-        )?;
-        let datagram = udp.datagram()?;
+    /// Lets go of what has no room or has waited too long.
+    fn settle(&mut self) {
+        self.fragments.expire(self.clock);
+        self.transports.settle(self.clock);
+    }
+}
+
+fn is_read(protocol: u8) -> bool {
+    matches!(protocol, PROTOCOL_UDP | PROTOCOL_TCP | PROTOCOL_ICMP | PROTOCOL_ICMPV6)
+}
+
+/// The ports of UDP and of TCP stand in the same place.
+fn ports(packet: &Packet<'_>) -> Result<(Endpoint, Endpoint), PacketOutcome> {
+    let octets = packet.payload();
+    let (Some(source), Some(destination)) = (u16_at(octets, 0), u16_at(octets, 2)) else {
+        return Err(PacketOutcome::RejectedMalformed);
+    };
+    let source = Endpoint { address: packet.source, port: source };
+    Ok((source, Endpoint { address: packet.destination, port: destination }))
+}
+
+/// Whether the datagram that begins with this piece may be put together: an answer from a server.
+fn judge_first_piece(filter: &Filter, packet: &Packet<'_>) -> Result<(), PacketOutcome> {
+    let transport = if packet.protocol == PROTOCOL_TCP { Transport::Tcp } else { Transport::Udp };
+    let (source, destination) = ports(packet)?;
+    match filter.ends(transport, source, destination)?.direction {
+        Direction::FromServer => Ok(()),
+        Direction::ToServer => Err(PacketOutcome::FilteredDirection),
+    }
+}
+
+//------------ Transports --------------------------------------------------------------------------------------
+
+/// What is said of a packet beside its octets: when it was whole, and of how many captured ones.
+struct Arrival {
+    time: Timestamp,
+    packets: u64,
+    checksum_ready: bool,
+}
+
+/// From whole IP packets to messages.
+struct Transports {
+    filter: Filter,
+    streams: Streams,
+    exchange: Exchange,
+    /// Counted here, by outcome; others are counted where packets wait.
+    packets: [u64; PacketOutcome::COUNTERS.len()],
+}
+
+impl Transports {
+    fn count(&mut self, outcome: PacketOutcome, packets: u64) -> PacketOutcome {
+        self.packets[outcome as usize] += packets;
+        outcome
+    }
+
+    fn take(&mut self, packet: &Packet<'_>, arrival: &Arrival) -> PacketOutcome {
+        let taken = match packet.protocol {
+            PROTOCOL_UDP => self.take_udp(packet, arrival),
+            // The streams count what they take.
+            PROTOCOL_TCP => match self.take_tcp(packet, arrival) {
+                Ok(fate) => return outcome_of(fate),
+                Err(outcome) => Err(outcome),
+            },
+            PROTOCOL_ICMP if packet.source.is_ipv4() => self.take_icmp(packet, arrival),
+            PROTOCOL_ICMPV6 if packet.source.is_ipv6() => self.take_icmp(packet, arrival),
+            _ => Err(PacketOutcome::FilteredProtocol),
+        };
+        let outcome = taken.err().unwrap_or(PacketOutcome::Passed);
+        self.count(outcome, arrival.packets)
+    }
+
+    fn take_udp(&mut self, packet: &Packet<'_>, arrival: &Arrival) -> Result<(), PacketOutcome> {
+        let (source, destination) = ports(packet)?;
+        let Ends { resolver, server, direction } = self.filter.ends(Transport::Udp, source, destination)?;
+        let datagram = udp::datagram(packet)?;
         // A query's checksum is not looked at: its own host often has not filled it in.
-        let judged = direction == Direction::FromServer && frame.checksum_ready;
+        let judged = direction == Direction::FromServer && arrival.checksum_ready;
         let message = Message {
-            time: frame.time,
+            time: arrival.time,
             resolver,
             server,
             direction,
@@ -165,6 +266,90 @@ impl Recorder {
             query_zone: None,
         };
         self.exchange.take(&self.filter, &message);
-        Ok(PacketOutcome::Passed)
+        Ok(())
     }
+
+    fn take_tcp(&mut self, packet: &Packet<'_>, arrival: &Arrival) -> Result<tcp::Fate, PacketOutcome> {
+        let (source, destination) = ports(packet)?;
+        self.filter.ends(Transport::Tcp, source, destination)?;
+        let segment = Segment::parse(packet.source, packet.destination, packet.payload())
+            .map_err(|_| PacketOutcome::RejectedMalformed)?;
+        let Transports { filter, streams, exchange, .. } = self;
+        Ok(streams.take(&segment, arrival.time, arrival.packets, |message| {
+            exchange.take(filter, &message_of_stream(message));
+        }))
+    }
+
+    fn take_icmp(&mut self, packet: &Packet<'_>, arrival: &Arrival) -> Result<(), PacketOutcome> {
+        let error = IcmpError::parse(packet.source, packet.destination, packet.octets, packet.transport)
+            .map_err(|refusal| match refusal {
+                Refusal::Protocol => PacketOutcome::FilteredProtocol,
+                Refusal::Port => PacketOutcome::FilteredPort,
+                Refusal::Malformed => PacketOutcome::RejectedMalformed,
+            })?;
+        let quote = &error.quote;
+        let transport = if quote.protocol == PROTOCOL_TCP { Transport::Tcp } else { Transport::Udp };
+        let ends = self.filter.ends(
+            transport,
+            Endpoint { address: quote.source, port: quote.source_port },
+            Endpoint { address: quote.destination, port: quote.destination_port },
+        )?;
+        if ends.direction != Direction::ToServer {
+            return Err(PacketOutcome::FilteredDirection);
+        }
+        let header = quote.header.ok_or(PacketOutcome::FilteredNoData)?;
+        let quoted = self.filter.admit_quote(&quote.destination, &header, quote.question);
+        self.exchange.take_icmp(quoted, &error, &ends, arrival.time);
+        Ok(())
+    }
+
+    fn settle(&mut self, now: Timestamp) {
+        let Transports { filter, streams, exchange, .. } = self;
+        streams.expire(now, |message| exchange.take(filter, &message_of_stream(message)));
+        exchange.settle(now);
+    }
+
+    fn finish(&mut self, now: Timestamp) {
+        let Transports { filter, streams, exchange, .. } = self;
+        streams.finish(|message| exchange.take(filter, &message_of_stream(message)));
+        exchange.finish(now);
+    }
+}
+
+fn message_of_stream<'a>(message: &tcp::Message<'a>) -> Message<'a> {
+    // Of a connection that is followed one port alone is 53.
+    let Ends { resolver, server, direction } = filter::by_ports(
+        Endpoint { address: message.source, port: message.source_port },
+        Endpoint { address: message.destination, port: message.destination_port },
+    );
+    Message {
+        time: message.completed,
+        resolver,
+        server,
+        direction,
+        transport: Transport::Tcp,
+        octets: message.octets,
+        checksum: None,
+        datagram: None,
+        query_zone: None,
+    }
+}
+
+fn outcome_of(fate: tcp::Fate) -> PacketOutcome {
+    match fate {
+        tcp::Fate::Passed => PacketOutcome::Passed,
+        tcp::Fate::FilteredNoData => PacketOutcome::FilteredNoData,
+        tcp::Fate::FilteredRetransmitted => PacketOutcome::FilteredRetransmitted,
+        tcp::Fate::RejectedOverlap => PacketOutcome::RejectedOverlap,
+        tcp::Fate::RejectedOutOfStep => PacketOutcome::RejectedOutOfStep,
+        tcp::Fate::LostGap => PacketOutcome::LostGap,
+        tcp::Fate::LostUnfinished => PacketOutcome::LostUnfinished,
+        tcp::Fate::LostNoRoom => PacketOutcome::LostRoom,
+        tcp::Fate::Waiting => PacketOutcome::Waiting,
+    }
+}
+
+/// The settled fates of segments that count under an outcome.
+fn streams_fates(outcome: PacketOutcome) -> impl Iterator<Item = tcp::Fate> {
+    tcp::Fate::SETTLED.into_iter().filter(move |fate| outcome_of(*fate) == outcome)
 }

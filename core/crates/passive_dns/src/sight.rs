@@ -96,7 +96,14 @@ mod tests {
     use crate::frame::Timestamp;
 
     fn frame<'a>(link: LinkType, octets: &'a [u8]) -> Frame<'a> {
-        Frame { link, time: Timestamp::new(1, 0), wire_length: octets.len(), octets, checksum_ready: true }
+        Frame {
+            link,
+            time: Timestamp::new(1, 0),
+            wire_length: octets.len(),
+            octets,
+            checksum_ready: true,
+            encapsulated: true,
+        }
     }
 
     /// A query for a.example./A by UDP, whose IP header is not checked here.

@@ -81,6 +81,7 @@ fn recorded(
             wire_length: octets.len(),
             octets: &octets,
             checksum_ready: true,
+            encapsulated: true,
         });
     }
     let containers = recorder.finish();
@@ -190,6 +191,7 @@ fn new_settings_judge_what_waits() {
         wire_length: octets.len(),
         octets: &octets,
         checksum_ready: true,
+        encapsulated: true,
     });
     let wrong = Settings { local_zones: vec!["..".to_owned()], ..settings() };
     assert!(recorder.reconfigure(resolvers(), &wrong).is_err());

@@ -131,6 +131,8 @@ proptest! {
 fn message(response: bool, id: u16) -> Vec<u8> {
     let mut parts = common::Parts {
         link: LinkType::Raw,
+        tunnels: Vec::new(),
+        quoting: common::Quoting { kind: 3, own: true, tcp: false, octets: usize::MAX, server: 5 },
         vlan_tags: Vec::new(),
         ipv6: false,
         source: 0,

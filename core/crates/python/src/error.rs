@@ -63,7 +63,10 @@ impl From<Error> for PyErr {
                 NativeError::new_err(error.to_string())
             }
             Error::Capture(
-                error @ (Capture::RingSize { .. } | Capture::NoInterfaces | Capture::Repeated { .. }),
+                error @ (Capture::RingSize { .. }
+                | Capture::NoInterfaces
+                | Capture::Repeated { .. }
+                | Capture::NotAmong { .. }),
             ) => NativeError::new_err(error.to_string()),
             Error::Capture(error @ Capture::NotPcap { .. }) => FormatError::new_err(error.to_string()),
             Error::Capture(error) => CaptureError::new_err(error.to_string()),

@@ -55,17 +55,35 @@ pub struct LiveSource {
     statuses: capture::Statuses,
 }
 
+/// What is said of each interface; every name of `encapsulated` must be one of them.
+fn settings_of(
+    interfaces: Vec<(String, bool)>,
+    encapsulated: Vec<String>,
+) -> Result<Vec<capture::InterfaceSettings>, capture::CaptureError> {
+    let unknown = encapsulated.iter().find(|name| interfaces.iter().all(|(known, _)| known != *name));
+    if let Some(unknown) = unknown {
+        return Err(capture::CaptureError::NotAmong { interface: unknown.clone() });
+    }
+    let one = |(name, promiscuous)| {
+        let encapsulated = encapsulated.contains(&name);
+        capture::InterfaceSettings { name, promiscuous, encapsulated }
+    };
+    Ok(interfaces.into_iter().map(one).collect())
+}
+
 #[pymethods]
 impl LiveSource {
     #[new]
-    #[pyo3(signature = (interfaces, resolvers, *, ring_bytes = 16_777_216))]
+    #[pyo3(signature = (interfaces, resolvers, *, ring_bytes = 16_777_216, encapsulated = Vec::new()))]
     fn new(
         py: Python<'_>,
         interfaces: Vec<(String, bool)>,
         resolvers: Vec<String>,
         ring_bytes: usize,
+        encapsulated: Vec<String>,
     ) -> Result<Self, Error> {
         let resolvers = Resolvers::parse(&resolvers)?;
+        let interfaces = settings_of(interfaces, encapsulated)?;
         let source = py.detach(|| capture::LiveSource::open(&interfaces, &resolvers, ring_bytes))?;
         let statuses = source.statuses();
         Ok(LiveSource { inner: Mutex::new(Some(source)), statuses })

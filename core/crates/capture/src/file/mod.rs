@@ -141,6 +141,7 @@ impl FrameSource for PcapSource {
             wire_length: packet.wire_length,
             octets: &self.buffer.used(place)[packet.data],
             checksum_ready: true,
+            encapsulated: true,
         }))
     }
 

@@ -11,22 +11,34 @@ pub const NOTHING: [Instruction; 1] = [Instruction { code: code::RETURN, jump_tr
 /// The filters of one list of resolvers, for every kind of interface.
 #[derive(Clone, Debug)]
 pub struct Filters {
+    plain: OfLinks,
+    /// For interfaces by which mirrored packets come in tunnels.
+    encapsulated: OfLinks,
+}
+
+#[derive(Clone, Debug)]
+struct OfLinks {
     ethernet: Vec<Instruction>,
     raw: Vec<Instruction>,
 }
 
 impl Filters {
-    pub fn compile(resolvers: &Resolvers) -> Result<Self, SettingError> {
-        Ok(Filters {
-            ethernet: bpf::compile(resolvers, LinkType::Ethernet)?,
-            raw: bpf::compile(resolvers, LinkType::Raw)?,
-        })
+    /// Those that look into tunnels, which leave less room for resolvers, are made if they are `needed`.
+    pub fn compile(resolvers: &Resolvers, needed: bool) -> Result<Self, SettingError> {
+        let of_links = |encapsulated| -> Result<OfLinks, SettingError> {
+            Ok(OfLinks {
+                ethernet: bpf::compile(resolvers, LinkType::Ethernet, encapsulated)?,
+                raw: bpf::compile(resolvers, LinkType::Raw, encapsulated)?,
+            })
+        };
+        Ok(Filters { plain: of_links(false)?, encapsulated: of_links(needed)? })
     }
 
-    pub fn of(&self, link: LinkType) -> &[Instruction] {
+    pub fn of(&self, link: LinkType, encapsulated: bool) -> &[Instruction] {
+        let of_links = if encapsulated { &self.encapsulated } else { &self.plain };
         match link {
-            LinkType::Ethernet => &self.ethernet,
-            _ => &self.raw,
+            LinkType::Ethernet => &of_links.ethernet,
+            _ => &of_links.raw,
         }
     }
 }

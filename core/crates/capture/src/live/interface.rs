@@ -72,9 +72,18 @@ enum State {
     Down(Instant, Duration),
 }
 
+/// An interface, and what comes by it.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct InterfaceSettings {
+    pub name: String,
+    /// Whether frames for other hosts are taken in.
+    pub promiscuous: bool,
+    /// Whether tunnels are looked into: mirrored packets come in them.
+    pub encapsulated: bool,
+}
+
 pub struct Interface {
-    name: String,
-    promiscuous: bool,
+    settings: InterfaceSettings,
     ring_octets: usize,
     state: State,
     status: Shared,
@@ -82,11 +91,10 @@ pub struct Interface {
 
 impl Interface {
     /// An interface that is not listened to yet.
-    pub fn new(name: &str, promiscuous: bool, ring_octets: usize, now: Instant) -> Self {
-        let status = InterfaceStatus { interface: name.to_owned(), ..InterfaceStatus::default() };
+    pub fn new(settings: &InterfaceSettings, ring_octets: usize, now: Instant) -> Self {
+        let status = InterfaceStatus { interface: settings.name.clone(), ..InterfaceStatus::default() };
         Interface {
-            name: name.to_owned(),
-            promiscuous,
+            settings: settings.clone(),
             ring_octets,
             state: State::Down(now, REOPEN_PAUSE_MIN),
             status: Shared(Arc::new(Mutex::new(status))),
@@ -96,6 +104,11 @@ impl Interface {
     /// How it is, to be read from elsewhere.
     pub fn status(&self) -> Shared {
         self.status.clone()
+    }
+
+    /// Whether its packets may be in tunnels.
+    pub fn encapsulated(&self) -> bool {
+        self.settings.encapsulated
     }
 
     /// The next packet's time.
@@ -108,7 +121,7 @@ impl Interface {
             Next::Packet(time) => Head::Packet(time),
             Next::Empty => Head::Empty,
             Next::Broken => {
-                let error = CaptureError::Ring { interface: self.name.clone() };
+                let error = CaptureError::Ring { interface: self.settings.name.clone() };
                 self.fail(error, Instant::now());
                 Head::Down
             }
@@ -139,7 +152,7 @@ impl Interface {
     /// Takes note of an error that waits on the socket.
     pub fn take_error(&mut self, now: Instant) {
         if let State::Up(listening) = &mut self.state
-            && let Err(error) = listening.check(&self.name)
+            && let Err(error) = listening.check(&self.settings.name)
         {
             listening.failure = Some((error, now + RECEIVED_PATIENCE));
         }
@@ -173,10 +186,12 @@ impl Interface {
         let State::Up(Listening { socket, link, .. }) = &self.state else {
             return Ok(());
         };
-        match attach(&self.name, socket, filters.of(*link)) {
+        let InterfaceSettings { name, encapsulated, .. } = &self.settings;
+        let filter = filters.of(*link, *encapsulated);
+        match attach(name, socket, filter) {
             Err(CaptureError::FilterMemory { .. }) => {
-                attach(&self.name, socket, &NOTHING)?;
-                attach(&self.name, socket, filters.of(*link))
+                attach(name, socket, &NOTHING)?;
+                attach(name, socket, filter)
             }
             result => result,
         }
@@ -192,7 +207,7 @@ impl Interface {
     /// Receives nothing more; what was received is still given out.
     pub fn deafen(&mut self, now: Instant) {
         if let State::Up(listening) = &self.state
-            && let Err(error) = attach(&self.name, &listening.socket, &NOTHING)
+            && let Err(error) = attach(&self.settings.name, &listening.socket, &NOTHING)
         {
             self.fail(error, now);
         }
@@ -207,7 +222,7 @@ impl Interface {
             Ok(0) => {}
             Ok(drops) => self.status.change(|status| status.kernel_drops += u64::from(drops)),
             Err(error) => {
-                let error = system(&self.name, "asking for its drops", error);
+                let error = system(&self.settings.name, "asking for its drops", error);
                 self.down(error, Instant::now());
             }
         }
@@ -240,7 +255,7 @@ impl Interface {
     }
 
     fn open(&mut self, filters: &Filters, now: Instant) {
-        match Listening::open(&self.name, self.promiscuous, self.ring_octets, filters) {
+        match Listening::open(&self.settings, self.ring_octets, filters) {
             Ok(listening) => {
                 self.state = State::Up(listening);
                 self.status.change(|status| {
@@ -258,11 +273,11 @@ impl Interface {
 impl Listening {
     /// Opens an interface. The filter is in place before the socket receives anything.
     fn open(
-        interface: &str,
-        promiscuous: bool,
+        settings: &InterfaceSettings,
         ring_octets: usize,
         filters: &Filters,
     ) -> Result<Self, CaptureError> {
+        let InterfaceSettings { name: interface, promiscuous, encapsulated } = settings;
         let system = |action| move |error| system(interface, action, error);
         let index = socket::interface_index(interface)
             .ok_or_else(|| CaptureError::NoInterface { interface: interface.to_owned() })?;
@@ -282,13 +297,13 @@ impl Listening {
             libc::ARPHRD_NONE => LinkType::Raw,
             _ => return Err(CaptureError::Hardware { interface: interface.to_owned(), hardware }),
         };
-        attach(interface, &socket, filters.of(link))?;
+        attach(interface, &socket, filters.of(link, *encapsulated))?;
         if hardware == libc::ARPHRD_LOOPBACK {
             // What leaves by a loopback interface arrives by it too: each packet would be there twice.
             socket.ignore_outgoing().map_err(system("leaving out what it sends"))?;
         }
         let ring = Ring::new(&socket, ring_octets / BLOCK_OCTETS).map_err(system("making the ring"))?;
-        if promiscuous {
+        if *promiscuous {
             socket.make_promiscuous(index).map_err(system("making it promiscuous"))?;
         }
         socket.bind(index).map_err(system("binding the socket"))?;

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use passive_dns::frame::{Event, Frame, FrameSource, Timestamp};
 use passive_dns::resolvers::Resolvers;
 
-pub use self::interface::InterfaceStatus;
+pub use self::interface::{InterfaceSettings, InterfaceStatus};
 
 use self::filters::Filters;
 use self::interface::{Interface, Shared};
@@ -49,10 +49,10 @@ pub struct LiveSource {
 }
 
 impl LiveSource {
-    /// Opens interfaces, given with whether they are to be promiscuous, as far as they are there; the others as soon as
-    /// they are. Each has a ring of its own of `ring_octets`.
+    /// Opens interfaces as far as they are there; the others as soon as they are. Each has a ring of its own of
+    /// `ring_octets`.
     pub fn open(
-        interfaces: &[(String, bool)],
+        interfaces: &[InterfaceSettings],
         resolvers: &Resolvers,
         ring_octets: usize,
     ) -> Result<Self, CaptureError> {
@@ -66,17 +66,17 @@ impl LiveSource {
         if interfaces.is_empty() {
             return Err(CaptureError::NoInterfaces);
         }
-        for (index, (name, _)) in interfaces.iter().enumerate() {
-            if interfaces[..index].iter().any(|(before, _)| before == name) {
+        for (index, InterfaceSettings { name, .. }) in interfaces.iter().enumerate() {
+            if interfaces[..index].iter().any(|before| before.name == *name) {
                 return Err(CaptureError::Repeated { interface: name.clone() });
             }
         }
-        let filters = Filters::compile(resolvers)?;
+        let filters = Filters::compile(resolvers, interfaces.iter().any(|interface| interface.encapsulated))?;
         let now = Instant::now();
         let mut source = LiveSource {
             interfaces: interfaces
                 .iter()
-                .map(|(name, promiscuous)| Interface::new(name, *promiscuous, ring_octets, now))
+                .map(|settings| Interface::new(settings, ring_octets, now))
                 .collect(),
             filters,
             horizon: Timestamp::default(),
@@ -103,7 +103,7 @@ impl LiveSource {
     /// Replaces the filters of all interfaces, from one packet to the next; what is queued stays. On failure, those
     /// before stay.
     pub fn set_resolvers(&mut self, resolvers: &Resolvers) -> Result<(), CaptureError> {
-        let filters = Filters::compile(resolvers)?;
+        let filters = Filters::compile(resolvers, self.interfaces.iter().any(Interface::encapsulated))?;
         if let Err(error) = self.interfaces.iter().try_for_each(|interface| interface.set_filters(&filters)) {
             for interface in &mut self.interfaces {
                 interface.restore_filters(&self.filters);
@@ -205,6 +205,7 @@ impl FrameSource for LiveSource {
         if self.unattended == 0 {
             self.attend();
         }
+        let encapsulated = self.interfaces[index].encapsulated();
         Ok(self.interfaces[index].next().map_or(Event::Idle, |(link, packet)| {
             Event::Frame(Frame {
                 link,
@@ -212,6 +213,7 @@ impl FrameSource for LiveSource {
                 wire_length: packet.wire_length,
                 octets: packet.octets,
                 checksum_ready: packet.checksum_ready,
+                encapsulated,
             })
         }))
     }
