@@ -74,11 +74,11 @@ def test_the_resolvers_may_be_this_host(tmp_path: Path) -> None:
 
 def test_sources_are_interfaces_or_dnstap(tmp_path: Path) -> None:
     sources = (
-        'sources: [{interface: span0, promiscuous: true}, {dnstap: "unix:/run/sie-agent/dnstap.sock"}, '
+        'sources: [{interface: span0, promiscuous: true, encapsulated: true}, {dnstap: "unix:/run/sie-agent/dnstap.sock"}, '
         '{dnstap: "tcp:127.0.0.1:6000"}, {dnstap: "tcp:[2001:DB8::6]:6000"}]'
     )
     config = read(tmp_path, GOOD.replace("sources: [{interface: eth1, promiscuous: false}]", sources))
-    assert config.interfaces == (SourceConfig("span0", promiscuous=True),)
+    assert config.interfaces == (SourceConfig("span0", promiscuous=True, encapsulated=True),)
     assert config.dnstap == (
         "unix:/run/sie-agent/dnstap.sock",
         "tcp:127.0.0.1:6000",
@@ -95,6 +95,7 @@ def test_sources_are_interfaces_or_dnstap(tmp_path: Path) -> None:
             "sources[0].interface: a source is either an interface or a dnstap endpoint: make it two items",
         ),
         ('{dnstap: "unix:/run/x", promiscuous: true}', "sources[0].promiscuous: only an interface can be"),
+        ('{dnstap: "unix:/run/x", encapsulated: true}', "sources[0].encapsulated: only by an interface do"),
         ('{dnstap: "unix:run/x"}', 'sources[0].dnstap: "unix:run/x" names no absolute path of a socket'),
         (
             f'{{dnstap: "unix:/{"x" * 107}"}}',

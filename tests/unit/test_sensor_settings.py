@@ -62,6 +62,7 @@ def chosen(tmp_path_factory: pytest.TempPathFactory) -> Path:
         sensor_interface="span0",
         sensor_more_interfaces=["span1"],
         sensor_vantage="span",
+        sensor_encapsulated=True,
         sensor_resolvers=["192.0.0.0/12"],
         sensor_transaction_types=["query_response"],
         sensor_keep_query_packets=True,
@@ -76,8 +77,8 @@ def chosen(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_what_is_chosen_arrives(chosen: Path) -> None:
     config = load_config(chosen)
-    interfaces = [(source.interface, source.promiscuous) for source in config.interfaces]
-    assert interfaces == [("span0", True), ("span1", True)]
+    interfaces = [(source.interface, source.promiscuous, source.encapsulated) for source in config.interfaces]
+    assert interfaces == [("span0", True, True), ("span1", True, True)]
     assert config.resolvers == ("192.0.0.0/12",)
     assert config.transaction_types == ("query_response",)
     assert config.keep_query_packets

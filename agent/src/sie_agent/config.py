@@ -74,6 +74,10 @@ def _promiscuous_dnstap(promiscuous: bool, dnstap: str | None) -> str | None:
     return "only an interface can be promiscuous" if promiscuous and dnstap is not None else None
 
 
+def _encapsulated_dnstap(encapsulated: bool, dnstap: str | None) -> str | None:
+    return "only by an interface do packets come in tunnels" if encapsulated and dnstap is not None else None
+
+
 def _each_once(sources: tuple[Config, ...]) -> str | None:
     interfaces = tuple(source["interface"] for source in sources if source["interface"] is not None)
     endpoints = tuple(source["dnstap"] for source in sources if source["dnstap"] is not None)
@@ -152,9 +156,17 @@ TABLE: Final = Table(
                     default=False,
                     help="whether frames for other hosts are taken in, as a mirror port (SPAN) needs",
                 ),
+                Setting(
+                    "encapsulated",
+                    Boolean(),
+                    default=False,
+                    help="whether packets are looked for inside GRE, ERSPAN type II and VXLAN, in which mirrors "
+                    "across a network come; anybody can send a host such packets",
+                ),
                 checks=[
                     Check(("interface", "dnstap"), _one_of_both),
                     Check(("promiscuous", "dnstap"), _promiscuous_dnstap),
+                    Check(("encapsulated", "dnstap"), _encapsulated_dnstap),
                 ],
             ),
             least=1,
@@ -321,6 +333,7 @@ class SourceConfig:
 
     interface: str
     promiscuous: bool
+    encapsulated: bool = False
 
 
 FIXED: Final = (
@@ -414,7 +427,7 @@ def _typed(config: Config) -> AgentConfig:
         channel=config["channel"],
         resolvers=config["resolvers"],
         interfaces=tuple(
-            SourceConfig(item["interface"], item["promiscuous"])
+            SourceConfig(item["interface"], item["promiscuous"], item["encapsulated"])
             for item in config["sources"]
             if item["interface"] is not None
         ),

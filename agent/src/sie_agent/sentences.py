@@ -28,8 +28,24 @@ SENTENCES: Final[dict[str, str]] = {
     "packets_rejected_truncated": "Not recorded: the capture kept only its beginning.",
     "packets_rejected_malformed": "Not recorded: its headers contradict its length or each other.",
     "packets_rejected_fragment": (
-        "Not recorded: it is a piece of a datagram whose other pieces are not there, or contradict it."
+        "Not recorded: it is a piece of a mirror's packet, which is not put together: give the mirror's path "
+        "room for more than it mirrors."
     ),
+    "packets_rejected_overlap": (
+        "Not recorded: it contradicts other pieces of its datagram, or data of its connection, that came before."
+    ),
+    "packets_rejected_out_of_step": (
+        "Not recorded: it is from the middle of a connection whose beginning was not seen."
+    ),
+    "packets_filtered_no_data": (
+        "Nothing to record: it opens, acknowledges or ends a connection to a server, or is an error that quotes "
+        "too little to tell what was asked."
+    ),
+    "packets_filtered_retransmitted": "Nothing to record: all that it holds had come before.",
+    "packets_lost_time": "Not recorded: the other pieces of its datagram did not come within 30 seconds.",
+    "packets_lost_gap": "Not recorded: what comes before it in its connection was not captured.",
+    "packets_lost_unfinished": "Not recorded: its connection ended in the middle of a message.",
+    "packets_lost_room": "Not recorded: so much waited to be put together that there was no room.",
     "packets_rejected_linktype": (
         "Not recorded: it was captured on a kind of network that the sensor cannot read."
     ),

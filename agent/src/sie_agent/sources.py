@@ -59,7 +59,12 @@ class Interfaces:
         names = [(interface.interface, interface.promiscuous) for interface in interfaces]
         self._promiscuous = dict(names)
         try:
-            self._live = LiveSource(names, resolvers, ring_bytes=ring_octets(len(names)))
+            self._live = LiveSource(
+                names,
+                resolvers,
+                ring_bytes=ring_octets(len(names)),
+                encapsulated=[source.interface for source in interfaces if source.encapsulated],
+            )
         except NativeError as error:
             raise AgentError(f"the interfaces cannot be listened to: {error}") from error
         self._told: dict[str, SourceStatus] = {}
