@@ -14,12 +14,12 @@
 //! * it is a query if the resolver sends it, a response if the resolver receives it;
 //! * the opcode is QUERY, so that no update or notification enters;
 //! * RD=0: who desires recursion is a client, or a forwarder standing in for clients;
-//! * it asks for no zone transfer and no key;
+//! * it asks for no zone transfer and no key, nor does it continue a transfer;
 //! * the server is one of the public internet's.
 
 use std::net::IpAddr;
 
-use crate::dns::{Header, Question, rrtype};
+use crate::dns::{Header, Question, Rcode, rrtype};
 use crate::message::{Direction, Endpoint, Message, Transport};
 use crate::outcome::{MessageOutcome, PacketOutcome};
 use crate::resolvers::Resolvers;
@@ -130,6 +130,11 @@ impl Filter {
             Err(_) => return Err(MessageOutcome::RejectedMalformed),
         };
         judge_question(question.as_ref())?;
+        // Of a transfer only the first message has to repeat the question (RFC 5936 section 2.2.1).
+        let unasked = question.is_none() && header.is_response() && !Rcode::may_omit_question(header.rcode());
+        if unasked && message.transport == Transport::Tcp {
+            return Err(MessageOutcome::FilteredQtype);
+        }
         self.judge_server(&message.server.address)?;
         Ok(Admitted { header, question })
     }

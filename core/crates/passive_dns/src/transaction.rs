@@ -311,7 +311,7 @@ impl Table {
 fn answers(query: &Pending<'_>, question: Option<&Question<'_>>, rcode: u8) -> bool {
     match (&query.question, question) {
         (Some(asked), Some(answered)) => asked == answered,
-        _ => matches!(rcode, Rcode::FORMERR | Rcode::SERVFAIL | Rcode::NOTIMP | Rcode::REFUSED),
+        _ => Rcode::may_omit_question(rcode),
     }
 }
 

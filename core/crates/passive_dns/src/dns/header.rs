@@ -18,6 +18,11 @@ impl Rcode {
     pub const SERVFAIL: u8 = 2;
     pub const NOTIMP: u8 = 4;
     pub const REFUSED: u8 = 5;
+
+    /// Whether a server that answers with this code may leave the question out, since it made nothing of the query.
+    pub const fn may_omit_question(code: u8) -> bool {
+        matches!(code, Self::FORMERR | Self::SERVFAIL | Self::NOTIMP | Self::REFUSED)
+    }
 }
 
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
