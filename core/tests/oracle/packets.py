@@ -196,6 +196,8 @@ class Datagrams:
         pieces = self._sets[key] = pieces or Pieces(time)
         if pieces.refused is not None:
             return self._settle(pieces.refused, 1)
+        if any(_same(held, packet) for held in pieces.held):
+            return self._settle("filtered_retransmitted", 1)
         try:
             if offset == 0:
                 judge()
@@ -235,6 +237,11 @@ class Datagrams:
     def _give_up(self) -> None:
         pieces = self._sets.pop(next(iter(self._sets)))
         self._settle("lost_time", len(pieces.held))
+
+
+def _same(held: Packet, packet: Packet) -> bool:
+    """Whether a piece repeats another to the octet."""
+    return (held.piece, held.payload) == (packet.piece, packet.payload)
 
 
 def _joined(held: list[Packet]) -> bytes | None:

@@ -1,6 +1,6 @@
 //! From a transaction to the RRsets that it shows.
 //!
-//! A transaction is observed if a query was answered over UDP with NOERROR, whole, in class IN, and the answer
+//! A transaction is observed if a query was answered, over UDP or TCP, with NOERROR, whole, in class IN, and the answer
 //! repeats the question. All three sections count. Records of one owner and type are one RRset; signatures are
 //! one RRset per type that they cover, so that a renewed signature of one type leaves the others alone. An RRset
 //! that stands in several sections is taken from the first of them, which a server vouches for most (RFC 2181
@@ -24,7 +24,7 @@ use crate::stored::{self, Unreadable};
 /// Why a transaction is not observed.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Refusal {
-    /// Not a query answered over UDP.
+    /// Not a query and its response.
     FilteredType,
     /// The response code is not NOERROR.
     FilteredRcode,

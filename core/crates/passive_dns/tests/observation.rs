@@ -6,11 +6,12 @@ use passive_dns::dedupe::{AddError, Added, Window};
 use passive_dns::dns::{Question, rrtype};
 use passive_dns::error::FormatError;
 use passive_dns::frame::Timestamp;
-use passive_dns::message::Endpoint;
+use passive_dns::message::{Direction, Endpoint, Message, Transport};
 use passive_dns::nmsg::dnsdedupe::Expiration;
 use passive_dns::nmsg::dnsqr::{Capture, Kind, Transaction};
 use passive_dns::nmsg::{Archive, Codec, Envelope, Writer};
-use passive_dns::packet::PROTOCOL_UDP;
+use passive_dns::packet::{PROTOCOL_TCP, PROTOCOL_UDP};
+use passive_dns::stored;
 use proptest::prelude::*;
 
 const LIMIT: usize = 1 << 24;
@@ -349,6 +350,44 @@ fn damaged_and_foreign_payloads_are_counted() {
 
 fn address_answer(last: u8, ttl: u32) -> Response {
     Response::new(AUTHORITATIVE, &[record(AT_WWW, rrtype::A, ttl, &[192, 0, 2, last])], &[], &[])
+}
+
+/// A response of about so many octets, as it is kept if it came over TCP.
+fn kept_of_tcp(texts: usize) -> (Vec<u8>, usize) {
+    let text = [&[250u8][..], &[b'x'; 250]].concat();
+    let records = (0..texts).map(|_| record(AT_WWW, rrtype::TXT, 300, &text)).collect::<Vec<_>>();
+    let response = Response::new(AUTHORITATIVE, &records, &[], &[]).message();
+    let message = Message {
+        time: Timestamp::new(1000, 0),
+        resolver: Endpoint { address: IpAddr::V4(Ipv4Addr::new(192, 0, 2, 53)), port: 50_000 },
+        server: Endpoint { address: IpAddr::V4(Ipv4Addr::new(203, 0, 113, 1)), port: 53 },
+        direction: Direction::FromServer,
+        transport: Transport::Tcp,
+        octets: &response,
+        checksum: None,
+        datagram: None,
+        query_zone: None,
+    };
+    let mut buffer = Vec::new();
+    let packets = stored::packets(&message, None, false, &mut buffer).to_vec();
+    let segments = stored::split(&packets).count();
+    (packets, segments)
+}
+
+#[test]
+fn responses_over_tcp_are_observed_whole() {
+    for (texts, segments) in [(1, 1), (100, 1), (248, 1), (249, 2)] {
+        let (packets, found) = kept_of_tcp(texts);
+        assert_eq!(found, segments, "{texts} texts");
+        let over_tcp = Transaction { protocol: PROTOCOL_TCP, ..transaction(&packets, 1000) };
+        let mut window = window();
+        let added = window.add(&container(&[over_tcp]), LIMIT).unwrap();
+        assert_sums(&added);
+        assert_eq!((added.observed, added.records.records), (1, texts as u64));
+        let of_udp = Transaction { protocol: PROTOCOL_UDP, ..over_tcp };
+        let refused = window.add(&container(&[of_udp]), LIMIT).unwrap();
+        assert_eq!(refused.observed, 0);
+    }
 }
 
 #[test]
