@@ -15,6 +15,7 @@ from typing import TypeVar
 T = TypeVar("T")
 
 _NUMBERS = itertools.count()
+LARGEST_MTU = 65_535  # of a veth link: a frame that was joined or made up whole goes over it as it is
 
 
 @dataclass(frozen=True)
@@ -38,7 +39,7 @@ class Namespace:
         inner, outer = inner or self.inner, outer or self.outer
         self.ip("link", "add", inner, "type", "veth", "peer", "name", outer)
         for interface in (inner, outer):
-            self.ip("link", "set", interface, "up")
+            self.ip("link", "set", interface, "mtu", str(LARGEST_MTU), "up")
 
     def unplug(self, inner: str | None = None) -> None:
         """Take a link away."""

@@ -74,7 +74,8 @@ def test_the_resolvers_may_be_this_host(tmp_path: Path) -> None:
 
 def test_sources_are_interfaces_or_dnstap(tmp_path: Path) -> None:
     sources = (
-        'sources: [{interface: span0, promiscuous: true, encapsulated: true}, {dnstap: "unix:/run/sie-agent/dnstap.sock"}, '
+        "sources: [{interface: span0, promiscuous: true, encapsulated: true}, "
+        '{dnstap: "unix:/run/sie-agent/dnstap.sock"}, '
         '{dnstap: "tcp:127.0.0.1:6000"}, {dnstap: "tcp:[2001:DB8::6]:6000"}]'
     )
     config = read(tmp_path, GOOD.replace("sources: [{interface: eth1, promiscuous: false}]", sources))

@@ -1,4 +1,4 @@
-"""Where the recorder deliberately does otherwise than nmsgtool's dnsqr, of which each fault is reproduced here.
+"""Where the recorder deliberately does otherwise than nmsgtool's dnsqr, each of whose faults is shown here.
 
 The list with the reasons is in docs/reference/packets-and-transactions.md.
 """
@@ -41,7 +41,8 @@ def query_message(name: str = "www.example.") -> Packet:
 
 
 def response_message(name: str = "www.example.", octets: int = 4) -> Packet:
-    answer = DNSRR(rrname=name, type="TXT", rdata=[b"x" * min(200, octets - at) for at in range(0, octets, 200)])
+    strings = [b"x" * min(200, octets - at) for at in range(0, octets, 200)]
+    answer = DNSRR(rrname=name, type="TXT", rdata=strings)
     return DNS(id=7, qr=1, aa=1, rd=0, qd=[DNSQR(qname=name, qtype="TXT")], an=[answer])
 
 
@@ -73,10 +74,10 @@ def recorded(
 
 def segments(family: int, source: Sequence[str], destination: Sequence[str], data: bytes) -> Iterator[Packet]:
     """A connection's beginning, and the data in segments of 40 octets."""
-    ports = {"sport": PORT, "dport": 53} if source is RESOLVERS else {"sport": 53, "dport": PORT}
-    yield between(family, source, destination) / TCP(**ports, flags="S", seq=999)
+    sport, dport = (PORT, 53) if source is RESOLVERS else (53, PORT)
+    yield between(family, source, destination) / TCP(sport=sport, dport=dport, flags="S", seq=999)
     for at in range(0, len(data), 40):
-        tcp = TCP(**ports, flags="PA", seq=1000 + at, ack=1)
+        tcp = TCP(sport=sport, dport=dport, flags="PA", seq=1000 + at, ack=1)
         yield between(family, source, destination) / tcp / Raw(data[at : at + 40])
 
 
@@ -91,7 +92,9 @@ def test_tcp_is_recorded_in_both_families(tmp_path: Path, family: int) -> None:
         *segments(family, RESOLVERS, SERVERS, framed(asked)),
         *segments(family, SERVERS, RESOLVERS, framed(answer)),
     ]
-    (transaction,), counters = recorded(tmp_path, [(1 + number / 1000, p) for number, p in enumerate(packets)])
+    (transaction,), counters = recorded(
+        tmp_path, [(1 + number / 1000, p) for number, p in enumerate(packets)]
+    )
     assert (transaction["type"], transaction["proto"]) == ("UDP_QUERY_RESPONSE", 6)
     assert transaction["query_ip"] == ip_address(RESOLVERS[family == 6]).packed
     assert (transaction["query_port"], transaction["response_port"]) == (PORT, 53)
@@ -189,10 +192,10 @@ def test_clearing_leaves_nothing_of_the_resolver(tmp_path: Path, family: int) ->
 
 def pieces(family: int, packet: Packet) -> list[Packet]:
     if family == 4:
-        return list(fragment(packet, fragsize=1200))
+        return list(fragment(packet, fragsize=1200))  # type: ignore[no-untyped-call]
     # Its IPv6 header needs a fragment header to be cut behind.
     cut = IPv6(src=packet.src, dst=packet.dst) / IPv6ExtHdrFragment(id=7) / packet[UDP]
-    return list(fragment6(cut, 1280))
+    return list(fragment6(cut, 1280))  # type: ignore[no-untyped-call]
 
 
 @FAMILIES
@@ -241,13 +244,14 @@ def test_times_are_in_nanoseconds(tmp_path: Path) -> None:
 
 
 def test_every_difference_names_a_test_that_is_there() -> None:
-    rows = [
-        row.split("|")[1:-1] for row in PAGE.read_text().split(HEADING)[1].splitlines() if row.startswith("| ")
-    ]
+    table = PAGE.read_text().split(HEADING)[1].splitlines()
+    rows = [row.split("|")[1:-1] for row in table if row.startswith("| ")]
     tests = [match for row in rows[1:] for match in re.findall(r"`([\w.:]+)`", row[-1])]
     assert len(tests) == len(rows) - 1
-    sources = [*(PROJECT / "core" / "crates" / "passive_dns").rglob("*.rs"), *(PROJECT / "core").glob("tests/*.py")]
+    core = PROJECT / "core"
+    sources = [*(core / "crates" / "passive_dns").rglob("*.rs"), *core.glob("tests/*.py")]
     for named in tests:
         file, _, test = named.rpartition("::")
         found = [source for source in sources if source.name == (file or Path(__file__).name)]
-        assert any(f"{kind} {test}(" in source.read_text() for source in found for kind in ("fn", "def")), named
+        definitions = (f"fn {test}(", f"def {test}(")
+        assert any(definition in source.read_text() for source in found for definition in definitions), named

@@ -174,7 +174,7 @@ def test_codecs_hold_the_same(pcap: Path, codec: str) -> None:
     assert counters["transactions_pending"] == 0
     transactions = sum(
         counters[f"transactions_{kind}"]
-        for kind in ("query_response", "unanswered_query", "unsolicited_response")
+        for kind in ("query_response", "unanswered_query", "unsolicited_response", "icmp")
     )
     assert len(decode(coded)) == transactions
 
@@ -384,6 +384,7 @@ def test_damaged_files_have_one_outcome_a_packet(pcap: Path, tmp_path: Path, see
         2 * counters["transactions_query_response"]
         + counters["transactions_unanswered_query"]
         + counters["transactions_unsolicited_response"]
+        + counters["transactions_icmp"]
     )
     added = DedupeWindow().add(octets)
     refused = sum(count for name, count in added.items() if name.startswith(("filtered_", "rejected_")))

@@ -160,8 +160,8 @@ TABLE: Final = Table(
                     "encapsulated",
                     Boolean(),
                     default=False,
-                    help="whether packets are looked for inside GRE, ERSPAN type II and VXLAN, in which mirrors "
-                    "across a network come; anybody can send a host such packets",
+                    help="whether packets are looked for inside GRE, ERSPAN type II and VXLAN, in which "
+                    "mirrors across a network come; anybody can send a host such packets",
                 ),
                 checks=[
                     Check(("interface", "dnstap"), _one_of_both),

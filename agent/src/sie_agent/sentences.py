@@ -28,11 +28,11 @@ SENTENCES: Final[dict[str, str]] = {
     "packets_rejected_truncated": "Not recorded: the capture kept only its beginning.",
     "packets_rejected_malformed": "Not recorded: its headers contradict its length or each other.",
     "packets_rejected_fragment": (
-        "Not recorded: it is a piece of a mirror's packet, which is not put together: give the mirror's path "
-        "room for more than it mirrors."
+        "Not recorded: it is a piece of a mirror's packet, which is not put together: give the mirror's "
+        "path room for more than it mirrors."
     ),
     "packets_rejected_overlap": (
-        "Not recorded: it contradicts other pieces of its datagram, or data of its connection, that came before."
+        "Not recorded: it contradicts what came before of its datagram or its connection."
     ),
     "packets_rejected_out_of_step": (
         "Not recorded: it is from the middle of a connection whose beginning was not seen."

@@ -70,8 +70,9 @@ class LiveSource:
     itself, while the others go on; ``status`` tells. The kernel filter built from ``resolvers`` (addresses or
     CIDR prefixes of both families) is attached before a socket is bound, so that nothing else is ever
     queued. Only packets of interfaces named in ``encapsulated`` are looked for inside GRE, ERSPAN type II and
-    VXLAN, by the kernel's filter too: anybody can send a host a tunnel's packet. Of a loopback interface only what arrives is read, since the same has left by it. Needs
-    CAP_NET_RAW. Raises NativeError for arguments that make no sense, and for nothing else.
+    VXLAN, by the kernel's filter too: anybody can send a host a tunnel's packet. Of a loopback interface only
+    what arrives is read, since the same has left by it. Needs CAP_NET_RAW. Raises NativeError for arguments
+    that make no sense, and for nothing else.
     """
 
     def __new__(
@@ -80,7 +81,7 @@ class LiveSource:
         resolvers: Sequence[str],
         *,
         ring_bytes: int = 16777216,
-        encapsulated: Sequence[str] = (),
+        encapsulated: Sequence[str] = ...,
     ) -> LiveSource: ...
     def status(self) -> list[dict[str, Any]]:
         """How each interface is: ``interface``, ``up``, ``failures`` (how often it vanished or could not be
