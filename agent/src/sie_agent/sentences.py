@@ -38,8 +38,8 @@ SENTENCES: Final[dict[str, str]] = {
         "Not recorded: it is from the middle of a connection whose beginning was not seen."
     ),
     "packets_filtered_no_data": (
-        "Nothing to record: it opens, acknowledges or ends a connection to a server, or is an error that quotes "
-        "too little to tell what was asked."
+        "Nothing to record: it opens, acknowledges or ends a connection to a server, or is an error that "
+        "quotes too little to tell what was asked."
     ),
     "packets_filtered_retransmitted": "Nothing to record: all that it holds had come before.",
     "packets_lost_time": "Not recorded: the other pieces of its datagram did not come within 30 seconds.",
