@@ -63,6 +63,7 @@ def config_file(tmp_path: Path, authority: Authority) -> Callable[..., Path]:
     def write(
         hub: str = "wss://127.0.0.1:1",
         interface: str = "lo",
+        encapsulated: bool = False,
         metrics_port: int = 0,
         spool: Path | None = None,
         more: str = "",
@@ -75,7 +76,7 @@ participant: isp_a
 sensor: ns1
 exchange: lab.example
 resolvers: {resolvers}
-sources: [{{interface: {interface}}}]
+sources: [{{interface: {interface}, encapsulated: {json.dumps(encapsulated)}}}]
 container: {{max_bytes: 32 KiB}}
 spool: {{directory: {spool or tmp_path / "spool"}}}
 uplink: {{hubs: ["{hub}"], ca: {authority.ca}, window: 4, retry_min: 100ms, retry_max: 1}}

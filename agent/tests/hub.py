@@ -88,6 +88,8 @@ class Hub:
     """By stream: sequence, container, transactions; in the order of arrival, each sequence once."""
     received: list[int] = field(default_factory=list)
     """Every sequence that came, also again."""
+    heard: list[bytes] = field(default_factory=list)
+    """Every octet that came, by request and by message."""
     paths: list[str] = field(default_factory=list)
     serials: list[str] = field(default_factory=list)
     """Of the certificates that were shown, in the order of the sessions."""
@@ -158,6 +160,7 @@ class Hub:
 
     def _admit(self, connection: ServerConnection, request: Request) -> Response | None:
         self.paths.append(request.path)
+        self.heard.append(f"{request.path}\n{request.headers}".encode())
         if self.refuse_with is None:
             return None
         return connection.respond(HTTPStatus.FORBIDDEN, self.refuse_with)
@@ -172,6 +175,7 @@ class Hub:
             while session.closed_reason is None:
                 message = await connection.recv()
                 assert isinstance(message, bytes)
+                self.heard.append(message)
                 for event in session.receive(message, time.monotonic()):
                     self._handle(session, event)
                     if self.drop_after == 0:

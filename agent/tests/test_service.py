@@ -69,13 +69,17 @@ class Running:
                 return message
 
     def status(self) -> dict[str, object]:
+        """Its status."""
+        document: dict[str, object] = json.loads(self.page("status"))
+        return document
+
+    def page(self, name: str) -> bytes:
         """Ask it on its loopback, which is the namespace's."""
         port = self.metrics_port()
 
-        def ask() -> dict[str, object]:
-            with urlopen(f"http://127.0.0.1:{port}/status", timeout=5) as response:
-                document: dict[str, object] = json.load(response)
-                return document
+        def ask() -> bytes:
+            with urlopen(f"http://127.0.0.1:{port}/{name}", timeout=5) as response:
+                return bytes(response.read())
 
         return self._wire.inside(ask)
 
