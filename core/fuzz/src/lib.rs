@@ -13,5 +13,6 @@ pub mod observation;
 pub mod packet;
 pub mod pcap;
 mod protobuf;
+pub mod reassembly;
 pub mod scrub;
 pub mod tcp;
