@@ -304,6 +304,59 @@ def test_each_packet_of_a_loopback_interface_is_seen_once(wire: Namespace) -> No
     assert recorder.counters()["packets_seen"] == 2
 
 
+def large_answer(asked: bytes, records: int) -> bytes:
+    """The answer to a query: so many TXT records of 255 octets."""
+    header = struct.pack("!HHHHHH", int.from_bytes(asked[:2]), 0x8400, 1, records, 0, 0)
+    record = struct.pack("!HHHIHB", 0xC00C, 16, 1, 60, 255, 254) + bytes(254)
+    return header + asked[12:] + record * records
+
+
+def test_segments_that_the_kernel_joins_are_read_whole(wire: Namespace) -> None:
+    """The sending kernel leaves it to the network card to cut a segment of 64 KiB into packets: the interface
+    shows it whole.
+    """
+    resolver, server, exchanges = "203.0.113.53", "203.0.113.1", 20
+    wire.plug("sensor1", "wire1")
+    for interface in ("sensor1", "wire1"):
+        wire.ip("link", "set", interface, "mtu", "1500")
+    with namespace() as far:
+        wire.ip("link", "set", "wire1", "netns", far.name)
+        wire.ip("address", "add", f"{resolver}/24", "dev", "sensor1")
+        far.ip("address", "add", f"{server}/24", "dev", "wire1")
+        far.ip("link", "set", "wire1", "up")
+        recorder = Recorder([resolver])
+        source = listen(wire, "sensor1", resolvers=[resolver])
+        listener = far.inside(lambda: socket.create_server((server, 53)))
+        asked = bytes(query()[DNS])
+        answer = large_answer(asked, 230)
+
+        def serve() -> None:
+            connection, _ = listener.accept()
+            with connection, connection.makefile("rb") as stream:
+                for _ in range(exchanges):
+                    stream.read(2 + len(asked))
+                    connection.sendall(struct.pack("!H", len(answer)) + answer)
+
+        def resolve() -> None:
+            with socket.create_connection((server, 53)) as connection, connection.makefile("rb") as stream:
+                for _ in range(exchanges):
+                    connection.sendall(struct.pack("!H", len(asked)) + asked)
+                    stream.read(2 + len(answer))
+
+        serving = threading.Thread(target=serve)
+        serving.start()
+        wire.inside(resolve)
+        serving.join()
+        listener.close()
+        octets = pump_until(
+            wire, recorder, source, lambda counters: counters["transactions_query_response"] == exchanges
+        )
+    octets += b"".join(container.data for container in recorder.finish())
+    packets = [payload["message"]["response_packet"][0] for payload in decode(octets)]
+    assert [packet.endswith(answer) for packet in packets] == [True] * exchanges
+    assert recorder.counters()["packets_seen"] < exchanges * len(answer) / 1448, "nothing was joined"
+
+
 # ---------------------------------------------------------------------- drops
 
 
