@@ -7,7 +7,6 @@ import json
 import re
 import socket
 import struct
-import subprocess
 from collections.abc import Callable, Iterator
 from ipaddress import ip_address
 from pathlib import Path
@@ -50,10 +49,7 @@ def mixed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Marks]:
 
 @pytest.fixture
 def wire() -> Iterator[Namespace]:
-    """A link with room for what a mirror puts around the largest frames."""
     with namespace() as made:
-        for interface in (made.inner, made.outer):
-            subprocess.run(["ip", "-n", made.name, "link", "set", interface, "mtu", "4000"], check=True)
         yield made
 
 

@@ -170,6 +170,31 @@ def segments() -> Iterator[tuple[str, bytes]]:
     yield "honest", TO_BE_PACKED + honest + bytes(range(256))
 
 
+def pieces() -> Iterator[tuple[str, bytes]]:
+    """Datagrams of each family cut by hand: in order and out of it, overlapping, too late, some that do not
+    enter; and an honest sender's.
+    """
+    contents, more, refused, late = bytes(range(40)), 2, 4, 0xF0
+    for family in (0, 1):
+
+        def piece(units: int, state: int, family: int = family) -> bytes:
+            octets = contents[8 * units : 8 * units + 16] if state & more else contents[8 * units :]
+            return bytes([family | state, 7]) + struct.pack(">H", units) + chunk(octets)
+
+        first, second, last = piece(0, more), piece(2, more), piece(4, 0)
+        for name, cut in {
+            "in-order": (first, second, last),
+            "backwards": (last, second, first),
+            "twice": (first, first, second, second, last),
+            "overlapping": (first, piece(1, more), second, last),
+            "late": (first, piece(2, more | late), piece(4, late), piece(4, late), first, second, last),
+            "refused": (piece(0, more | refused), second, last),
+        }.items():
+            yield f"ipv{6 if family else 4}-{name}", AS_THEY_STAND + b"".join(cut)
+        cuts = bytes([1, 0, 2, 9]) + bytes(range(3, 40))
+        yield f"ipv{6 if family else 4}-honest", TO_BE_PACKED + bytes([family]) + chunk(contents * 5) + cuts
+
+
 def errors() -> Iterator[tuple[str, bytes]]:
     """Errors of both families that quote a query over UDP or TCP, whole or cut short."""
     query = next(octets for name, octets in messages() if name == "query")
@@ -271,6 +296,7 @@ SEEDS: Final = {
     "observation": observations,
     "packet": packets,
     "pcap": files,
+    "reassembly": pieces,
     "scrub": private_messages,
     "tcp": segments,
 }
