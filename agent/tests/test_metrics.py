@@ -12,6 +12,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from sie_agent.errors import AgentError
 from sie_agent.metrics import METRICS, MetricsServer, markdown
+from sie_agent.stages import fates
 from sie_agent.status import IdentityStatus, LostStatus, Status, TrimmedStatus, UplinkStatus
 from sie_core._native import Recorder
 from sie_core.settings import ListenAddress
@@ -148,3 +149,19 @@ def test_a_port_that_is_taken_is_one_sentence() -> None:
         pytest.raises(AgentError, match=r"Address already in use.*does another sie-agent run here"),
     ):
         MetricsServer(ListenAddress("127.0.0.1", taken.getsockname()[1]), lambda: STATUS)
+
+
+def test_what_never_came_to_the_spool_is_two_sums_for_the_hub() -> None:
+    counters = {
+        "messages_seen": 20,
+        "messages_recorded": 9,
+        "messages_filtered_rd": 3,
+        "messages_filtered_scope": 2,
+        "messages_rejected_truncated": 4,
+        "transactions_query_response": 8,
+        "transactions_filtered_icmp": 1,
+        "transactions_pending": 1,
+        "packets_rejected_length": 50,
+        "packets_filtered_port": 50,
+    }
+    assert fates(counters) == {"filtered": 6, "rejected": 4}

@@ -12,6 +12,8 @@ from pathlib import Path
 import pytest
 
 from sie_core.trampoline import Compression
+from sie_hub.ingest.ledger import Ledger
+from sie_hub.registry import Registry
 from sie_hub.streams import HEADER_RAW_FIRST, HEADER_RAW_LAST, HEADER_SEQUENCE
 
 from .broker import Broker
@@ -124,6 +126,9 @@ async def test_kills_at_random_moments_lose_nothing_and_double_nothing(
     records = counted(await covered(broker, raw[-1].sequence))
     assert records.total() == sample.rrsets.total()
     assert records == sample.rrsets
+    async with broker.link("ingest") as link:
+        (account,) = await Ledger(link).accounts(Registry(hub.registry).participants)
+    assert (account.stored_containers, account.stored) == (len(raw), len(raw) * sensor.transactions)
 
 
 async def test_units_outlive_a_long_absence_of_nats_server(

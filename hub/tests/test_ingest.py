@@ -18,6 +18,7 @@ from prometheus_client import CollectorRegistry
 from sie_core.identity import fingerprint, public_key_of
 from sie_core.limits import MAX_PAYLOAD
 from sie_core.sielink_pb2 import ACCOUNTING_RECORD, DATA_MESSAGE, NMSG_CONTAINER, TOPOLOGY_MESSAGE, Message
+from sie_hub.ingest.ledger import Ledger, Lost
 from sie_hub.ingest.metrics import CONNECTIONS, CONTAINERS, ENDINGS, Metrics
 from sie_hub.ingest.server import Server
 from sie_hub.nats_link import Link
@@ -41,7 +42,9 @@ class Ingest:
         self.link = link
         self.registry = Registry(hub.registry)
         self.metrics = CollectorRegistry()
-        self.server = Server(hub.config(), self.registry, link, Metrics(self.metrics, link, self.registry))
+        self.ledger = Ledger(link)
+        metrics = Metrics(self.metrics, link, self.registry)
+        self.server = Server(hub.config(), self.registry, link, metrics, self.ledger)
 
     def review(self) -> None:
         """What the unit does every second."""
@@ -123,8 +126,8 @@ async def upload(hub: Hub, pki: Pki) -> AsyncIterator[aiohttp.ClientWebSocketRes
         yield websocket
 
 
-def legacy_payload(data: bytes, lost: int = 0) -> bytes:
-    """A data message of version 1, whose sender says that it has dropped `lost` others."""
+def legacy_payload(data: bytes, lost: int = 0, lost_before: int = 0) -> bytes:
+    """A data message of version 1, whose sender says that it has dropped `lost` others and never got some."""
     message = Message(protocolVersion=[1], messageType=DATA_MESSAGE)
     message.payload.channel = 203
     message.payload.payloadType = NMSG_CONTAINER
@@ -132,6 +135,9 @@ def legacy_payload(data: bytes, lost: int = 0) -> bytes:
     if lost:
         message.payload.linkLoss.payloads = lost
         message.payload.linkLoss.bytes = 100 * lost
+    if lost_before:
+        message.payload.pathLoss.payloads = lost_before
+        message.payload.pathLoss.bytes = 100 * lost_before
     return message.SerializeToString()
 
 
@@ -192,12 +198,23 @@ async def test_an_upload_of_version_1_is_taken_without_acknowledgement(
         first = Message.FromString((await websocket.receive(timeout=5)).data)
         assert (list(first.protocolVersion), first.messageType) == ([1], TOPOLOGY_MESSAGE)
         for data in (b"NMSG one", b"NMSG two"):
-            await websocket.send_bytes(legacy_payload(data, lost=3))
+            await websocket.send_bytes(legacy_payload(data, lost=3, lost_before=5))
         await until(lambda: ingest.outcomes("containers") == {"stored": 2})
     assert [m.data for m in await broker.raw()] == [b"NMSG one", b"NMSG two"]
     assert {m.headers[HEADER_SOURCE] for m in await broker.raw()} == {"9"}
-    assert ingest.value("upload_lost_payloads_total", participant="isp_a", sensor="legacy") == 6
+    for hop, payloads in (("link", 6), ("path", 10)):
+        labels = {"participant": "isp_a", "sensor": "legacy", "hop": hop}
+        assert ingest.value("upload_lost_payloads_total", **labels) == payloads
+        assert ingest.value("upload_lost_octets_total", **labels) == 100 * payloads
     await ingest.settled()
+    (account,) = await ingest.ledger.accounts(ingest.registry.participants)
+    assert (account.state, account.acknowledges, account.stored, account.stored_containers) == (
+        "unacknowledged",
+        False,
+        None,
+        2,
+    )
+    assert (account.kept.octets, account.kept.link, account.kept.path) == (16, Lost(6, 600), Lost(10, 1000))
 
 
 async def test_the_opening_answers_legacy_clients_without_extensions(

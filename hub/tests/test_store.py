@@ -13,6 +13,8 @@ from sie_hub.streams import (
     HEADER_DIGEST,
     HEADER_SEQUENCE,
     HEADER_SOURCE,
+    HEADER_STORED_CONTAINERS,
+    HEADER_STORED_TRANSACTIONS,
     HEADER_TRANSACTIONS,
     POSITION,
     Source,
@@ -60,6 +62,8 @@ async def test_a_container_is_stored_with_what_later_units_need(broker: Broker, 
         HEADER_DIGEST: f"{1:064x}",
         HEADER_CODEC: "zstd",
         HEADER_TRANSACTIONS: "3",
+        HEADER_STORED_CONTAINERS: "1",
+        HEADER_STORED_TRANSACTIONS: "3",
         HEADER_SOURCE: "7",
     }
 

@@ -22,6 +22,7 @@ from sie_agent.recording import reconfigure, recorder_of, refuse_unread, setting
 from sie_agent.renewal import Renewal
 from sie_agent.sources import Interfaces, Source
 from sie_agent.spool import LOOK_INTERVAL, Spool, open_spool
+from sie_agent.stages import fates
 from sie_agent.status import LostStatus, Status, UplinkStatus, describe
 from sie_agent.uplink import Uplink
 from sie_core import __version__
@@ -94,6 +95,7 @@ class Agent:
             "pending": status.pending,
             "trimmed": status.trimmed,
             "trimmed_expired": status.trimmed_by.expired,
+            **fates(status.counters),
             "lost_queue": status.lost.queue,
             "lost_disk": status.lost.disk,
             "kernel_drops": status.kernel_drops,

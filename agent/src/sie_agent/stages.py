@@ -51,6 +51,19 @@ def outcomes(counters: Mapping[str, int], stage: str) -> Iterator[tuple[Outcome,
             yield outcome, count
 
 
+def fates(counters: Mapping[str, int]) -> dict[str, int]:
+    """What never came to the spool, in two sums: `filtered` are the messages and the transactions that a rule
+    kept out, `rejected` the messages that are malformed.
+    """
+    sums = {"filtered": 0, "rejected": 0}
+    for counter, count in counters.items():
+        unit, _, rest = counter.partition("_")
+        outcome = rest.partition("_")[0]
+        if unit in ("messages", "transactions") and outcome in sums:
+            sums[outcome] += count
+    return sums
+
+
 def grouped(counters: Mapping[str, int], stage: str) -> dict[str, Any]:
     """One stage as a document: `seen`, what goes on, what waits, and per outcome the counts by reason."""
     document: dict[str, Any] = {"seen": counters.get(f"{stage}_seen", 0)}

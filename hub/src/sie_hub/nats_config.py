@@ -15,6 +15,8 @@ from urllib.parse import urlsplit
 
 from sie_hub.streams import (
     CONFIGS,
+    LEDGER,
+    LEDGER_SUBJECTS,
     MAX_PAYLOAD,
     POSITION,
     POSITION_SUBJECTS,
@@ -80,9 +82,11 @@ USERS: Final = (
         (
             RAW_SUBJECTS,
             POSITION_SUBJECTS,
-            f"$JS.API.STREAM.INFO.{RAW}",
+            LEDGER_SUBJECTS,
+            *(f"$JS.API.STREAM.INFO.{stream}" for stream in (RAW, POSITION, LEDGER)),
             _last_of(RAW, RAW_SUBJECTS),
             _last_of(POSITION, POSITION_SUBJECTS),
+            _last_of(LEDGER, LEDGER_SUBJECTS),
         ),
     ),
     User("refine", (SIE_SUBJECTS, *_reading(RAW), f"$JS.API.STREAM.INFO.{SIE}", _any_of(SIE))),

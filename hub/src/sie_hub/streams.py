@@ -4,6 +4,7 @@
 |---|---|---|---|---|
 | RAW | raw.<channel>.<participant>.<sensor>.<stream> | ingest | refine | a day |
 | KV_POSITION | $KV.POSITION.<participant>.<sensor>.<stream> | ingest | ingest | the last value, for ever |
+| KV_LEDGER | $KV.LEDGER.<participant>.<sensor> | ingest | ingest | the last value, for ever |
 | SIE | sie.<channel> | refine | serve | a week |
 
 A stream of a sensor is sixteen hexadecimal digits; an upload of protocol version 1 has none, and `v1` stands
@@ -20,10 +21,12 @@ from nats.js.errors import NotFoundError
 RAW: Final = "RAW"
 SIE: Final = "SIE"
 POSITION: Final = "KV_POSITION"  # the stream under the key-value bucket POSITION
+LEDGER: Final = "KV_LEDGER"  # and under the bucket LEDGER
 
 RAW_SUBJECTS: Final = "raw.>"
 SIE_SUBJECTS: Final = "sie.>"
 POSITION_SUBJECTS: Final = "$KV.POSITION.>"
+LEDGER_SUBJECTS: Final = "$KV.LEDGER.>"
 
 SIE_DEDUPLICATED: Final = "sie.204"  # channel 204: processed (de-duplicated) passive DNS
 
@@ -40,6 +43,8 @@ HEADER_SEQUENCE: Final = "Sie-Sequence"  # RAW, POSITION: the container's sequen
 HEADER_DIGEST: Final = "Sie-Digest"  # RAW, POSITION: SHA-256 of the container as it was sent, hexadecimal
 HEADER_CODEC: Final = "Sie-Codec"  # RAW: none (NMSG as it is) or zstd
 HEADER_TRANSACTIONS: Final = "Sie-Transactions"  # RAW: payloads in the container, as its sensor says
+HEADER_STORED_CONTAINERS: Final = "Sie-Stored-Containers"  # RAW, POSITION: of the stream, this one included
+HEADER_STORED_TRANSACTIONS: Final = "Sie-Stored-Transactions"  # and the transactions in them
 HEADER_SOURCE: Final = "Sie-Source"  # RAW: the source id that the registry gives the sensor
 HEADER_RAW_FIRST: Final = "Sie-Raw-First"  # SIE: the range of RAW that the message covers, both ends included
 HEADER_RAW_LAST: Final = "Sie-Raw-Last"
@@ -61,6 +66,11 @@ class Source:
     def position_subject(self) -> str:
         """The subject of its highest stored sequence."""
         return f"$KV.POSITION.{self.participant}.{self.sensor}.{self.stream}"
+
+    @property
+    def ledger_subject(self) -> str:
+        """The subject of what is kept for the ledger of the sensor or upload, over all its streams."""
+        return f"$KV.LEDGER.{self.participant}.{self.sensor}"
 
     def raw_subject(self, channel: int) -> str:
         """The subject of its containers for a channel."""
@@ -87,6 +97,19 @@ CONFIGS: Final = (
     StreamConfig(
         name=POSITION,
         subjects=[POSITION_SUBJECTS],
+        retention=RetentionPolicy.LIMITS,
+        storage=StorageType.FILE,
+        discard=DiscardPolicy.NEW,
+        max_msgs_per_subject=1,
+        allow_rollup_hdrs=True,
+        deny_delete=True,
+        duplicate_window=DUPLICATE_WINDOW,
+        num_replicas=1,
+        allow_direct=True,
+    ),
+    StreamConfig(
+        name=LEDGER,
+        subjects=[LEDGER_SUBJECTS],
         retention=RetentionPolicy.LIMITS,
         storage=StorageType.FILE,
         discard=DiscardPolicy.NEW,

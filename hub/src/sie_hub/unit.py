@@ -1,6 +1,7 @@
 """What every unit of the hub does alike: signals, metrics, the watchdog, exit codes."""
 
 import asyncio
+import json
 import logging
 import signal
 import time
@@ -29,6 +30,10 @@ class UnitFailed(Exception):
     """The unit cannot go on; the text is one sentence for the operator. The process exits with 1."""
 
 
+class PageUnavailable(Exception):
+    """A page beside /metrics cannot be made now; the text says why."""
+
+
 class Stopped(Exception):
     """The unit was asked to stop while it was still waiting for something it needs."""
 
@@ -43,6 +48,8 @@ class Unit:
     def __init__(self, name: str) -> None:
         self.name = name
         self.metrics = CollectorRegistry()
+        self.pages: dict[str, Callable[[], Awaitable[Any]]] = {}
+        """JSON documents beside /metrics, by name; one whose maker raises PageUnavailable answers 503."""
         self.stopping = asyncio.Event()
         self._notifier = Notifier.from_environment()
         self._moved_at = time.monotonic()
@@ -156,8 +163,18 @@ async def _serve_metrics(unit: Unit, listen: ListenAddress) -> web.AppRunner:
             body=generate_latest(unit.metrics), headers={"Content-Type": CONTENT_TYPE_PLAIN_0_0_4}
         )
 
+    async def answer_page(request: web.Request) -> web.Response:
+        page = unit.pages.get(request.match_info["page"])
+        if page is None:
+            return web.Response(status=404, text="there is nothing here; /metrics is\n")
+        try:
+            return web.json_response(await page(), dumps=lambda document: f"{json.dumps(document)}\n")
+        except PageUnavailable as unavailable:
+            return web.Response(status=503, text=f"{unavailable}\n")
+
     application = web.Application()
     application.router.add_get("/metrics", answer)
+    application.router.add_get("/{page}", answer_page)
     runner = web.AppRunner(application, access_log=None)
     await runner.setup()
     try:

@@ -1,16 +1,19 @@
 """`sie-hub ingest`."""
 
 import argparse
+import asyncio
+from typing import Any
 
 from sie_core.settings import Config
 from sie_hub.cli import add_config_argument
 from sie_hub.config import load_config
+from sie_hub.ingest.ledger import Ledger
 from sie_hub.ingest.metrics import Metrics
 from sie_hub.ingest.server import REVIEW_INTERVAL, Server
 from sie_hub.ingest.store import reconcile
-from sie_hub.nats_link import open_link
+from sie_hub.nats_link import Unavailable, open_link
 from sie_hub.registry import Registry
-from sie_hub.unit import Unit, run_unit
+from sie_hub.unit import PageUnavailable, Unit, run_unit
 
 
 def configure(_command: str, parser: argparse.ArgumentParser) -> None:
@@ -32,9 +35,13 @@ async def _ingest(unit: Unit, config: Config) -> None:
     registry = Registry(config["registry"])
     link = await unit.unless_stopped(open_link(config, "ingest", unit.fail))
     try:
-        server = Server(config, registry, link, Metrics(unit.metrics, link, registry))
+        ledger = Ledger(link)
+        server = Server(config, registry, link, Metrics(unit.metrics, link, registry), ledger)
         behind = await unit.unless_stopped(reconcile(link))
+        await unit.unless_stopped(ledger.load())
+        unit.pages["ledger"] = lambda: _page(ledger, registry)
         await server.start()
+        keeping = asyncio.create_task(ledger.keep())
         try:
             unit.ready(f"taking containers on {', '.join(server.addresses)}; {behind} positions were behind")
             while not unit.stopping.is_set():
@@ -44,5 +51,15 @@ async def _ingest(unit: Unit, config: Config) -> None:
                 await unit.sleep(REVIEW_INTERVAL)
         finally:
             await server.stop()
+            keeping.cancel()
+            await asyncio.gather(keeping, return_exceptions=True)
+            await ledger.write_all()
     finally:
         await link.close()
+
+
+async def _page(ledger: Ledger, registry: Registry) -> list[dict[str, Any]]:
+    try:
+        return [account.as_document() for account in await ledger.accounts(registry.participants)]
+    except Unavailable as unavailable:
+        raise PageUnavailable(str(unavailable)) from None

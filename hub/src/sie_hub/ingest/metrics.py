@@ -68,11 +68,16 @@ REPORTED: Final = (
     "acknowledged",
     "pending",
     "trimmed",
+    "filtered",
+    "rejected",
     "lost_queue",
     "lost_disk",
     "kernel_drops",
 )
 """Counters of a sensor's accounting records that are shown again here."""
+
+HOPS: Final = ("link", "path")
+"""Where an upload says that it lost payloads: on its own link to here, or on the path before it."""
 
 
 class Metrics:
@@ -152,10 +157,16 @@ class Metrics:
             ["participant", "sensor", "counter"],
             registry=metrics,
         )
-        self.upload_loss = Counter(
+        self.upload_lost_payloads = Counter(
             "sie_hub_ingest_upload_lost_payloads",
-            "Payloads that an upload says it has dropped before sending: a lower bound.",
-            ["participant", "sensor"],
+            "Payloads that did not reach an upload, or that it dropped, as it says: a lower bound.",
+            ["participant", "sensor", "hop"],
+            registry=metrics,
+        )
+        self.upload_lost_octets = Counter(
+            "sie_hub_ingest_upload_lost_octets",
+            "Their octets.",
+            ["participant", "sensor", "hop"],
             registry=metrics,
         )
         show_link(metrics, link)

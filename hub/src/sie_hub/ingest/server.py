@@ -28,6 +28,7 @@ from sie_hub.ingest.admission import (
     admit_sensor,
 )
 from sie_hub.ingest.budget import Budget
+from sie_hub.ingest.ledger import Ledger
 from sie_hub.ingest.metrics import Metrics
 from sie_hub.ingest.session import CLOSE_TIMEOUT, Session
 from sie_hub.nats_link import Link
@@ -48,13 +49,16 @@ _http_log = logging.getLogger("sie_hub.ingest.http")
 class Server:
     """Listens, admits, and keeps the live sessions."""
 
-    def __init__(self, config: Config, registry: Registry, link: Link, metrics: Metrics) -> None:
+    def __init__(
+        self, config: Config, registry: Registry, link: Link, metrics: Metrics, ledger: Ledger
+    ) -> None:
         self._exchange: str = config["exchange"]
         self._max_frame: int = config["ingest.max_frame"]
         self._listen: Sequence[ListenAddress] = config["ingest.listen"]
         self._registry = registry
         self._link = link
         self._metrics = metrics
+        self._ledger = ledger
         self._authorities = _authorities(config["ca.certificate"])
         self._context = server_context(
             config["ingest.certificate"],
@@ -176,7 +180,9 @@ class Server:
         self, admitted: Admitted, websocket: web.WebSocketResponse, request: web.Request
     ) -> None:
         self._opened += 1
-        session = Session(self._opened, admitted, websocket, self._link, self._metrics, self._budget)
+        session = Session(
+            self._opened, admitted, websocket, self._link, self._metrics, self._budget, self._ledger
+        )
         older = None
         identity = (admitted.participant, admitted.name)
         if admitted.version == 2:

@@ -28,7 +28,8 @@ from sie_core.trampoline import (
 from sie_hub import log
 from sie_hub.ingest.admission import Admitted
 from sie_hub.ingest.budget import Budget
-from sie_hub.ingest.metrics import REPORTED, Metrics
+from sie_hub.ingest.ledger import Ledger
+from sie_hub.ingest.metrics import HOPS, REPORTED, Metrics
 from sie_hub.ingest.store import Arrival, Fate, StreamWriter, Unstorable, UploadWriter
 from sie_hub.nats_link import Link
 from sie_hub.streams import MAX_MESSAGE, Source, stream_name
@@ -71,6 +72,7 @@ class Session:
         link: Link,
         metrics: Metrics,
         budget: Budget,
+        ledger: Ledger,
     ) -> None:
         self.number = number
         self.admitted = admitted
@@ -79,6 +81,7 @@ class Session:
         self._websocket = websocket
         self._link = link
         self._metrics = metrics
+        self._ledger = ledger
         self._trampoline = Trampoline(Side.HUB, {admitted.version}, now=time.monotonic())
         self._writer: StreamWriter | UploadWriter | None = None
         if admitted.version == 1:
@@ -263,9 +266,10 @@ class Session:
             case HelloReceived():
                 await self._on_hello(event)
             case Accounting(counters):
-                for name in REPORTED:
-                    if name in counters:
-                        self._metrics.sensor_reported.labels(*self._labels, name).set(counters[name])
+                reported = {name: counters[name] for name in REPORTED if name in counters}
+                for name, count in reported.items():
+                    self._metrics.sensor_reported.labels(*self._labels, name).set(count)
+                self._ledger.reported(*self._labels, reported, time.time())
             case AlertReceived(level, text, _code):
                 if level is AlertLevel.FATAL_ERROR:
                     self.outcome = self.outcome or "peer_reported"
@@ -329,8 +333,11 @@ class Session:
             payload.transactions,
         )
         self._metrics.received.inc()
-        if payload.link_loss is not None:
-            self._metrics.upload_loss.labels(*self._labels).inc(payload.link_loss.payloads)
+        for hop, loss in zip(HOPS, (payload.link_loss, payload.path_loss), strict=True):
+            if loss is not None:
+                self._metrics.upload_lost_payloads.labels(*self._labels, hop).inc(loss.payloads)
+                self._metrics.upload_lost_octets.labels(*self._labels, hop).inc(loss.octets)
+                self._ledger.lost(*self._labels, hop, loss)
         size = len(payload.data)
         if payload.channel not in self.admitted.channels:
             allowed = ", ".join(map(str, sorted(self.admitted.channels)))
@@ -381,6 +388,8 @@ class Session:
         metrics.sensor_containers.labels(*self._labels).inc()
         metrics.sensor_transactions.labels(*self._labels).inc(arrival.transactions or 0)
         metrics.sensor_stored_at.labels(*self._labels).set_to_current_time()
+        if self.admitted.version == 1:
+            self._ledger.taken(*self._labels, len(arrival.data), time.time())
 
     def _finish_if_drained(self) -> None:
         if self._peer_finished and not self._waiting and self._stored == self._acknowledged:

@@ -13,7 +13,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from enum import Enum
-from typing import Final
+from typing import Final, NamedTuple
 
 from sie_hub.nats_link import (
     RETRY_WAIT,
@@ -29,6 +29,8 @@ from sie_hub.streams import (
     HEADER_DIGEST,
     HEADER_SEQUENCE,
     HEADER_SOURCE,
+    HEADER_STORED_CONTAINERS,
+    HEADER_STORED_TRANSACTIONS,
     HEADER_TRANSACTIONS,
     POSITION,
     RAW,
@@ -43,7 +45,7 @@ given up. Below the 15 s of silence after which a session that waits for room wo
 heartbeats."""
 
 KNOWN_DIGESTS: Final = 1024
-"""How many of a stream's last digests are remembered: 32 windows of 32 containers, some 100 KiB a session."""
+"""How many of a stream's last containers are remembered: 32 windows of 32, some 200 KiB a session."""
 
 
 class Unstorable(Exception):
@@ -70,6 +72,23 @@ class Arrival:
     transactions: int | None = None
 
 
+class Standing(NamedTuple):
+    """How a stream stands behind one of its containers: its digest, and what the stream holds up to it."""
+
+    digest: str
+    containers: int
+    transactions: int
+
+
+def standing_in(message: StoredMessage) -> Standing:
+    """What a message of RAW or of the position bucket says about its stream."""
+    return Standing(
+        message.headers.get(HEADER_DIGEST, ""),
+        message.number(HEADER_STORED_CONTAINERS) or 0,
+        message.number(HEADER_STORED_TRANSACTIONS) or 0,
+    )
+
+
 class StreamWriter:
     """The writer of one stream of one sensor. One task may `store` while another one may `record`."""
 
@@ -78,8 +97,9 @@ class StreamWriter:
         self._link = link
         self._source = source
         self._source_id = source_id
+        self._standing = Standing("", 0, 0)  # at the position
         self._last: dict[int, int] = {}  # by channel: the RAW sequence of the stream's last message
-        self._digests: OrderedDict[int, str] = OrderedDict()
+        self._known: OrderedDict[int, Standing] = OrderedDict()
         self._recorded = 0  # the position as the bucket has it
         self._record_sequence = 0  # the bucket's own sequence of that entry
 
@@ -98,31 +118,34 @@ class StreamWriter:
             if arrival.channel not in self._last:
                 await self._load_channel(arrival.channel)
             while arrival.sequence > self.position:
+                standing = self._behind(arrival)
+                headers = _raw_headers(arrival, self._source_id) | _standing_headers(standing)
+                headers[HEADER_SEQUENCE] = str(arrival.sequence)
                 try:
                     attempted = True
                     sequence = await self._link.publish(
                         self._source.raw_subject(arrival.channel),
                         arrival.data,
-                        self._headers(arrival) | expect_last_of_subject(self._last[arrival.channel]),
+                        headers | expect_last_of_subject(self._last[arrival.channel]),
                     )
                 except (Fenced, Unavailable) as failure:
                     await self._settle(failure)
                     await self._load_channel(arrival.channel)
                 else:
                     self._last[arrival.channel] = sequence
-                    self._advance(arrival.sequence, arrival.digest)
+                    self._advance(arrival.sequence, standing)
                     return Fate.STORED
-        known = self._digests.get(arrival.sequence)
-        if known is not None and known != arrival.digest:
+        known = self._known.get(arrival.sequence)
+        if known is not None and known.digest and known.digest != arrival.digest:
             return Fate.CONFLICT
         # What we tried to write and now find there is our own first copy, not a second one.
-        return Fate.STORED if attempted and known is not None else Fate.DUPLICATE
+        return Fate.STORED if attempted and known is not None and known.digest else Fate.DUPLICATE
 
     async def record(self, sequence: int) -> None:
         """Bring the position in the bucket up to a stored sequence. Raises `Unstorable`."""
         async with _in_time(f"position {sequence} could not be recorded"):
             while self._recorded < sequence:
-                headers = {HEADER_DIGEST: self._digests.get(sequence, "")}
+                headers = _standing_headers(self._known.get(sequence, self._standing._replace(digest="")))
                 try:
                     self._record_sequence = await self._link.publish(
                         self._source.position_subject,
@@ -140,31 +163,33 @@ class StreamWriter:
         if message is not None:
             self._record_sequence = message.sequence
             self._recorded = max(self._recorded, position_in(message))
-            self._advance(self._recorded, message.headers.get(HEADER_DIGEST, ""))
+            self._advance(self._recorded, standing_in(message))
 
     async def _load_channel(self, channel: int) -> None:
         subject = self._source.raw_subject(channel)
         message = await self._link.persist(lambda: self._link.last_message(RAW, subject))
         self._last[channel] = message.sequence if message is not None else 0
         if message is not None:
-            self._advance(message.number(HEADER_SEQUENCE) or 0, message.headers.get(HEADER_DIGEST, ""))
+            self._advance(message.number(HEADER_SEQUENCE) or 0, standing_in(message))
 
     async def _settle(self, failure: Exception) -> None:
         if isinstance(failure, Unavailable):
             await asyncio.sleep(RETRY_WAIT)
 
-    def _advance(self, sequence: int, digest: str) -> None:
-        self.position = max(self.position, sequence)
-        if digest:
-            self._digests[sequence] = digest
-        while len(self._digests) > KNOWN_DIGESTS:
-            self._digests.popitem(last=False)
+    def _advance(self, sequence: int, standing: Standing) -> None:
+        if sequence > self.position:
+            self.position = sequence
+            self._standing = standing
+        self._known[sequence] = standing
+        while len(self._known) > KNOWN_DIGESTS:
+            self._known.popitem(last=False)
 
-    def _headers(self, arrival: Arrival) -> dict[str, str]:
-        return _raw_headers(arrival, self._source_id) | {
-            HEADER_SEQUENCE: str(arrival.sequence),
-            HEADER_DIGEST: arrival.digest,
-        }
+    def _behind(self, arrival: Arrival) -> Standing:
+        """How the stream will stand when this is stored."""
+        stands = self._standing
+        return Standing(
+            arrival.digest, stands.containers + 1, stands.transactions + (arrival.transactions or 0)
+        )
 
 
 class UploadWriter:
@@ -215,6 +240,14 @@ async def _unhurried(writer: StreamWriter, channel: int) -> int:
         except Unstorable:
             continue
         return recorded
+
+
+def _standing_headers(standing: Standing) -> dict[str, str]:
+    return {
+        HEADER_DIGEST: standing.digest,
+        HEADER_STORED_CONTAINERS: str(standing.containers),
+        HEADER_STORED_TRANSACTIONS: str(standing.transactions),
+    }
 
 
 def _raw_headers(arrival: Arrival, source_id: int) -> dict[str, str]:
