@@ -25,13 +25,18 @@ class Sample:
     rrsets: Counter[RRset]
 
 
-def record(directory: Path, transactions: int, *, container_bytes: int = 4096, seed: int = 1) -> Sample:
+def record(
+    directory: Path, transactions: int, *, container_bytes: int = 4096, seed: int = 1, codec: str = "zstd"
+) -> Sample:
     """Generate traffic and record it, in many small containers. Equal arguments give equal containers."""
     traffic = generate(transactions, seed, START)
     path = directory / f"sample-{seed}.pcap"
     write_pcap(path, traffic.frames)
     recorder = Recorder(
-        [str(address) for address in RESOLVERS], container_bytes=container_bytes, flush_interval=60.0
+        [str(address) for address in RESOLVERS],
+        container_bytes=container_bytes,
+        flush_interval=60.0,
+        codec=codec,
     )
     source = PcapSource(str(path))
     containers = []

@@ -1,5 +1,5 @@
 #!/bin/sh
-# Installs what the lab needs and this machine lacks: podman and its parts, the image builder, the clients that look in from outside.
+# Installs what the lab and the tests need and this machine lacks: podman and its parts, the image builder, clients and programs of others.
 # Says nothing and changes nothing where all is there. Debian family only; elsewhere it names what is missing.
 set -eu
 PATH=$PATH:/usr/sbin:/sbin
@@ -22,6 +22,7 @@ need dig bind9-dnsutils
 need dnsdbq dnsdbq
 need nft nftables
 need zstd zstd
+need go golang-go               # builds the programs of others that the interoperability tests run
 /usr/bin/python3 -c 'import ensurepip, venv' 2>/dev/null || missing="$missing python3-venv"
 
 [ -z "$missing" ] && exit 0
