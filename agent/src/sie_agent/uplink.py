@@ -238,7 +238,7 @@ class Uplink:
             open_timeout=OPEN_TIMEOUT,
             close_timeout=CLOSE_TIMEOUT,
             ping_interval=None,  # the trampoline has its own heartbeats, which say more
-            max_size=limits.MAX_MESSAGE,
+            max_size=limits.MAX_CONTROL,
             create_connection=_Connection,
         )
 

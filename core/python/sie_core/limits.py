@@ -24,6 +24,14 @@ MAX_PAYLOAD: Final = 4 << 20
 """The data of one version-2 payload: eight containers of the default size, and half of the 8 MiB that the
 hub's message server takes in one message."""
 
+MAX_CONTROL: Final = 64 << 10
+"""A message that carries no container: every one from a hub, every one before a version is agreed, and the
+accounting record with 1 KiB around it. A topology of 10,000 channels takes 30 KiB. A peer's acknowledgements
+cost memory while they are decoded, 5,000 of 13 octets at most."""
+
+MAX_DATA_MESSAGE: Final = MAX_PAYLOAD + MAX_CONTROL
+"""The largest message of a version-2 sensor: one payload and the fields around it, which need 100 octets."""
+
 WINDOW_PAYLOADS: Final = 32
 """Unacknowledged payloads in flight. At 512 KiB each and 200 ms of round trip: 32 x 512 KiB / 0.2 s = 80
 MiB/s, a thousand times the 5 MB a minute of an extremely busy resolver, so that a backlog of a day drains
@@ -65,7 +73,7 @@ MAX_ALERT_TEXT: Final = 1024
 MAX_AGENT_VERSION: Final = 64
 """Characters of the program version in a hello."""
 
-MAX_ACCOUNTING: Final = 64 << 10
+MAX_ACCOUNTING: Final = MAX_CONTROL - (1 << 10)
 """An accounting record: some 1,000 counters of 60 octets."""
 
 # --- identity -------------------------------------------------------------------------------------------

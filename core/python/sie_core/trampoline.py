@@ -32,6 +32,7 @@ from enum import Enum, IntEnum
 from typing import Final, NamedTuple
 
 from google.protobuf.message import DecodeError
+from google.protobuf.unknown_fields import UnknownFieldSet
 
 from sie_core import limits
 from sie_core.errors import TrampolineMisuse, WindowFull
@@ -57,6 +58,8 @@ from sie_core.sielink_pb2 import (
 from sie_core.sielink_pb2 import LossCounter as LossCounterMessage
 
 SUPPORTED_VERSIONS: Final = frozenset({1, 2})
+
+_ENUMS_OF_PAYLOAD: Final = frozenset({Payload.PAYLOADTYPE_FIELD_NUMBER, Payload.COMPRESSIONTYPE_FIELD_NUMBER})
 
 _COUNTER_NAME: Final = re.compile(r"[a-z][a-z0-9_]{0,63}")
 
@@ -284,9 +287,9 @@ def _text(octets: bytes, limit: int) -> str:
     return printable(octets[: 4 * limit].decode(errors="replace"), limit)
 
 
-def _decode(octets: bytes) -> Message:
-    if len(octets) > limits.MAX_MESSAGE:
-        raise _Broken(f"a message of {len(octets)} octets, over {limits.MAX_MESSAGE}")
+def _decode(octets: bytes, most: int) -> Message:
+    if len(octets) > most:
+        raise _Broken(f"a message of {len(octets)} octets, over {most}")
     try:
         message = Message.FromString(octets)
     except DecodeError:
@@ -434,7 +437,7 @@ class Trampoline:
             return []
         self._now = now
         try:
-            return self._take(_decode(message))
+            return self._take(_decode(message, self._largest))
         except _Broken as broken:
             reason = f"the {self._peer} broke the protocol: {broken}"
             self._fail(reason, str(broken))
@@ -639,6 +642,13 @@ class Trampoline:
         what = "hello" if self._stream is None else "position"
         return f"no {what} in {limits.GREETING_TIMEOUT:.0f} s"
 
+    @property
+    def _largest(self) -> int:
+        """What a message of the peer may have at most: memory is spent on it before it is understood."""
+        if self.side is Side.SENSOR or self.version is None:
+            return limits.MAX_CONTROL
+        return limits.MAX_MESSAGE if self.version == 1 else limits.MAX_DATA_MESSAGE
+
     def _require(self, condition: bool, text: str) -> None:
         if not condition:
             raise TrampolineMisuse(text)
@@ -762,6 +772,10 @@ class Trampoline:
         if not message.HasField("payload"):
             raise _Broken("a data message without a payload")
         payload = message.payload
+        unknown = UnknownFieldSet(payload)
+        if any(unknown[index].field_number in _ENUMS_OF_PAYLOAD for index in range(len(unknown))):
+            # A decoder of proto2 puts such a value aside, so that it would pass for the default.
+            raise _Broken("a payload of an unknown type or compression")
         if self.version == 2 and self._acknowledged is None:
             raise _Broken("data before the position was given")
         if payload.payloadType == ACCOUNTING_RECORD and self.version == 2:
