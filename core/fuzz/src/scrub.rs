@@ -122,28 +122,31 @@ fn check_options(mut options: &[u8]) {
     }
 }
 
-/// Every name of a message, or what could be read of them before one that cannot.
+/// Every name of a message that can be read, and whether all can.
 fn names(message: &[u8]) -> (Vec<Vec<u8>>, Result<(), Malformed>) {
     let mut names = Vec::new();
-    let read = read_names(message, &mut names);
-    (names, read)
+    let walked = for_each_name(message, |name| names.push(name));
+    let (readable, unreadable): (Vec<_>, Vec<_>) = names.into_iter().partition(Result::is_ok);
+    let all = if unreadable.is_empty() { walked } else { Err(Malformed) };
+    (readable.into_iter().flatten().collect(), all)
 }
 
-fn read_names(message: &[u8], names: &mut Vec<Vec<u8>>) -> Result<(), Malformed> {
+/// What is behind a name that cannot be read is found all the same, since its end does not depend on where it leads.
+fn for_each_name(message: &[u8], mut each: impl FnMut(Result<Vec<u8>, Malformed>)) -> Result<(), Malformed> {
     let header = Header::parse(message).ok_or(Malformed)?;
     let mut at = HEADER_OCTETS;
     for _ in 0..header.counts[0] {
         if at == message.len() {
             break;
         }
-        names.push(name_at(message, at)?);
+        each(name_at(message, at));
         at = end_of_question(message, at)?;
     }
     let mut records = Records::from(&header, message, at);
     while let Some(record) = records.next_present()? {
-        names.push(name_at(message, record.owner)?);
+        each(name_at(message, record.owner));
         for start in Names::of(message, record.rdata, record.rdata_end, record.rrtype)? {
-            names.push(name_at(message, start?)?);
+            each(name_at(message, start?));
         }
     }
     Ok(())
