@@ -33,7 +33,7 @@ QTYPES: Final = {
 
 RCODES: Final = {0: "NOERROR", 1: "FORMERR", 2: "SERVFAIL", 3: "NXDOMAIN", 4: "NOTIMP", 5: "REFUSED"}
 
-RECORDED: Final = ("messages_recorded", "packets_recorded")
+RECORDED: Final = "messages_recorded"
 
 _GREEN, _YELLOW, _DIM, _PLAIN = "\x1b[32m", "\x1b[33m", "\x1b[2m", "\x1b[0m"
 
@@ -124,7 +124,7 @@ def line(packet: Mapping[str, Any], *, colours: bool) -> str:
     outcome, sentence = packet["outcome"], packet["sentence"]
     if not colours:
         return f"{what}  | {sentence}"
-    colour = _GREEN if outcome in RECORDED else _YELLOW if outcome == QUERIES_WAITING else _DIM
+    colour = _GREEN if outcome == RECORDED else _YELLOW if outcome == QUERIES_WAITING else _DIM
     return f"{what}  | {colour}{sentence}{_PLAIN}"
 
 

@@ -49,7 +49,6 @@ SENTENCES: Final[dict[str, str]] = {
     "packets_rejected_linktype": (
         "Not recorded: it was captured on a kind of network that the sensor cannot read."
     ),
-    "packets_recorded": "Recorded, in a transaction of a query and its response, or of either alone.",
     "messages_recorded": "Recorded, in a transaction of a query and its response, or of either alone.",
     "transactions_pending": (
         "A query of the resolver that waits for its response; it will be recorded with it, or as unanswered."
@@ -61,14 +60,7 @@ SENTENCES: Final[dict[str, str]] = {
     "messages_filtered_opcode": (
         "Not recorded: it is no ordinary look-up but an update or a notification of a zone."
     ),
-    "packets_filtered_opcode": (
-        "Not recorded: it is no ordinary look-up but an update or a notification of a zone."
-    ),
     "messages_filtered_rd": (
-        "Not recorded: it asks for recursion (RD), as users and forwarders do, and a resolver that asks "
-        "servers does not."
-    ),
-    "packets_filtered_rd": (
         "Not recorded: it asks for recursion (RD), as users and forwarders do, and a resolver that asks "
         "servers does not."
     ),
