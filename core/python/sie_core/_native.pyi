@@ -245,8 +245,10 @@ class DedupeWindow:
         """Take in every transaction of concatenated containers of any codec; what became of them.
 
         ``transactions`` = ``observed`` + filtered_type, _rcode, _truncated, _class, _fragmented +
-        rejected_crc, _schema, _malformed, _question. ``records`` (resource records of observed
-        transactions) = ``records_observed`` + records_filtered_meta, _class + ``records_repeated``.
+        rejected_crc, _schema, _malformed, _question + lost_room: the window may be full in the middle of a
+        container. ``query_zones`` are the observed ones that say which zone was asked. ``records``
+        (resource records of observed transactions) = ``records_observed`` + records_filtered_meta, _class +
+        ``records_repeated``.
         ``observations`` counts RRsets seen, ``merged`` those of them that were in the window already.
         Every key is always there. Raises FormatError if the octets are unreadable as a whole,
         WindowFullError if there is no room: nothing is added in either case.
@@ -257,7 +259,7 @@ class DedupeWindow:
         """About how many octets ``take`` would give before compression."""
     @property
     def full(self) -> bool:
-        """Whether ``max_entries`` is reached, so that ``take`` must come before the next ``add``."""
+        """Whether ``max_entries`` or 64 MiB are reached, so that ``take`` must come before ``add``."""
     def take(self) -> bytes:
         """Empty the window into concatenated zlib NMSG containers of SIE dnsdedupe EXPIRATION records.
 

@@ -30,6 +30,8 @@ pub struct Added {
     /// The sum of `observed` and all refusals.
     pub transactions: u64,
     pub observed: u64,
+    /// Those of the observed ones that say which zone's server was asked.
+    pub query_zones: u64,
     /// By refusal.
     pub refused: [u64; Refusal::COUNTERS.len()],
     pub records: RecordCounts,
@@ -45,6 +47,7 @@ impl Added {
         let rest = [
             ("transactions", self.transactions),
             ("observed", self.observed),
+            ("query_zones", self.query_zones),
             ("observations", self.observations),
             ("merged", self.merged),
             ("records", self.records.records),
@@ -123,13 +126,19 @@ impl Window {
         self.octets
     }
 
-    /// Whether there is room for nothing more. One addition may lead beyond the bounds, by what one container
-    /// holds; the next is then refused.
+    /// Whether there is room for nothing more. One addition may lead beyond the number of entries, by what one
+    /// container holds; the next is then refused.
     pub fn is_full(&self) -> bool {
-        self.entries.len() >= self.entries_max || self.octets >= WINDOW_OCTETS_MAX
+        self.entries.len() >= self.entries_max || self.has_no_room()
     }
 
-    /// Observes every transaction of the containers, or nothing if they cannot be read.
+    /// Whether the octets are used up. One transaction may lead beyond them, by what its records take; the next is
+    /// then lost.
+    fn has_no_room(&self) -> bool {
+        self.octets >= WINDOW_OCTETS_MAX
+    }
+
+    /// Observes every transaction of the containers that there is room for, or nothing if they cannot be read.
     pub fn add(&mut self, containers: &[u8], limit: usize) -> Result<Added, AddError> {
         if self.is_full() {
             return Err(AddError::Full {
@@ -143,15 +152,18 @@ impl Window {
         let payloads = archive.payloads()?;
         let mut added = Added { transactions: payloads.len() as u64, ..Added::default() };
         for payload in &payloads {
-            match Answer::of(payload).and_then(|answer| self.observe(&answer, &mut added)) {
-                Ok(()) => added.observed += 1,
-                Err(refusal) => added.refused[refusal as usize] += 1,
+            let observed = Answer::of(payload).and_then(|answer| self.observe(&answer, &mut added));
+            if let Err(refusal) = observed {
+                added.refused[refusal as usize] += 1;
             }
         }
         Ok(added)
     }
 
     fn observe(&mut self, answer: &Answer<'_>, added: &mut Added) -> Result<(), Refusal> {
+        if self.has_no_room() {
+            return Err(Refusal::LostRoom);
+        }
         let Window { entries, octets, decomposer, key, .. } = self;
         let counts = decomposer.decompose(answer, |rrset| {
             write_key(rrset, key);
@@ -171,6 +183,8 @@ impl Window {
             }
         })?;
         added.add_records(&counts);
+        added.observed += 1;
+        added.query_zones += u64::from(answer.query_zone.is_some());
         Ok(())
     }
 

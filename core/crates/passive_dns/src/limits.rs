@@ -136,5 +136,7 @@ pub const ZLIB_LEVEL: u32 = 3;
 
 //------------ Windows -----------------------------------------------------------------------------------------
 
-/// What the records of one window may take: a million of some 150 octets are 150 MB.
-pub const WINDOW_OCTETS_MAX: usize = 512 << 20;
+/// What the records of one window may take: 400,000 of some 150 octets. refine closes a window at 8 MiB, and the last
+/// container that it takes in brings 7 MiB at most if a sensor made it: 1 MiB of dense address records, each of 16
+/// octets, that become records of 110. A hostile container of 16 MiB, whose names are all pointers, would bring 600.
+pub const WINDOW_OCTETS_MAX: usize = 64 << 20;

@@ -42,11 +42,13 @@ pub enum Refusal {
     RejectedMalformed,
     /// The response does not repeat the transaction's question and id, or is none.
     RejectedQuestion,
+    /// The window into which it was to go had no room left ([`crate::limits::WINDOW_OCTETS_MAX`]).
+    LostRoom,
 }
 
 impl Refusal {
     /// The counters' names, in the order of the refusals.
-    pub const COUNTERS: [&str; 9] = [
+    pub const COUNTERS: [&str; 10] = [
         "filtered_type",
         "filtered_rcode",
         "filtered_truncated",
@@ -56,6 +58,7 @@ impl Refusal {
         "rejected_schema",
         "rejected_malformed",
         "rejected_question",
+        "lost_room",
     ];
 }
 

@@ -6,6 +6,7 @@ use passive_dns::dedupe::{AddError, Added, Window};
 use passive_dns::dns::{Question, rrtype};
 use passive_dns::error::FormatError;
 use passive_dns::frame::Timestamp;
+use passive_dns::limits::WINDOW_OCTETS_MAX;
 use passive_dns::message::{Direction, Endpoint, Message, Transport};
 use passive_dns::nmsg::dnsdedupe::Expiration;
 use passive_dns::nmsg::dnsqr::{Capture, Kind, Transaction};
@@ -152,7 +153,7 @@ fn counter(added: &Added, name: &str) -> u64 {
 fn assert_sums(added: &Added) {
     let refused: u64 = added
         .named()
-        .filter(|(name, _)| name.starts_with("filtered_") || name.starts_with("rejected_"))
+        .filter(|(name, _)| ["filtered_", "rejected_", "lost_"].iter().any(|what| name.starts_with(what)))
         .map(|(_, count)| count)
         .sum();
     assert_eq!(added.transactions, added.observed + refused);
@@ -427,9 +428,8 @@ fn an_unreadable_container_adds_nothing() {
     assert!(window.is_empty());
 }
 
-#[test]
-fn an_rrset_larger_than_any_message_is_refused() {
-    // Pointers to one name of 250 octets, thousands of times.
+/// A name of 235 octets.
+fn long_name() -> Vec<u8> {
     let mut long_name = Vec::new();
     for _ in 0..3 {
         long_name.push(63);
@@ -438,6 +438,66 @@ fn an_rrset_larger_than_any_message_is_refused() {
     long_name.extend([40]);
     long_name.extend([b'b'; 40]);
     long_name.push(0);
+    long_name
+}
+
+/// A message of nearly 64 KiB, of 3,500 records each of which has three long names but for one pointer each: owner,
+/// bailiwick, name server.
+fn inflating(number: u8) -> Vec<u8> {
+    let name_at = 12 + QNAME.len() + 4;
+    let pointer = [0xc0 | (name_at >> 8) as u8, name_at as u8];
+    let soa = [&pointer[..], &pointer[..], &[0; 20]].concat();
+    let mut authority = vec![record(&long_name(), rrtype::SOA, 1, &soa)];
+    authority.extend((0..3500u16).map(|label| {
+        let [high, low] = label.to_be_bytes();
+        let owner = [3, number, high, low, pointer[0], pointer[1]];
+        record(&owner, rrtype::NS, 1, &pointer)
+    }));
+    Response::new(AUTHORITATIVE, &[], &authority, &[]).packet()
+}
+
+#[test]
+fn a_container_that_inflates_its_names_is_lost_in_part_and_not_the_memory() {
+    let packets: Vec<_> = (0..60).map(inflating).collect();
+    let mut writer = Writer::new(Codec::Zstd, 1 << 20, Envelope::default());
+    let mut octets = Vec::new();
+    for packet in &packets {
+        let sealed = writer.push(Timestamp::new(1000, 0), &transaction(packet, 1000));
+        octets.extend(sealed.into_iter().flat_map(|container| container.octets));
+    }
+    octets.extend(writer.seal().unwrap().octets);
+    let mut window = window();
+    let added = window.add(&octets, LIMIT).unwrap();
+    assert_sums(&added);
+    let lost = counter(&added, "lost_room");
+    assert!(lost > 0 && added.observed > 0, "{added:?}");
+    assert_eq!(added.transactions, 60);
+    // One transaction may go beyond.
+    let most = WINDOW_OCTETS_MAX + window.octets() / added.observed as usize;
+    assert!((WINDOW_OCTETS_MAX..most).contains(&window.octets()), "{}", window.octets());
+    assert!(window.is_full());
+    // What it has is as good as ever, and it has room again.
+    assert_eq!(window.len() as u64, added.observations - added.merged);
+    assert!(!window.take().is_empty() && !window.is_full());
+    let packet = address_answer(1, 1).packet();
+    assert_eq!(window.add(&container(&[transaction(&packet, 1)]), LIMIT).unwrap().observed, 1);
+}
+
+#[test]
+fn an_answer_may_say_which_zone_was_asked() {
+    let packet = address_answer(1, 1).packet();
+    let plain = transaction(&packet, 1);
+    let told = Transaction { query_zone: Some(b"\x07example\0"), ..plain };
+    let unasked = Transaction { kind: Kind::UnsolicitedResponse, ..told };
+    let added = window().add(&container(&[plain, told, unasked]), LIMIT).unwrap();
+    assert_eq!((added.observed, added.query_zones), (2, 1));
+    assert_sums(&added);
+}
+
+#[test]
+fn an_rrset_larger_than_any_message_is_refused() {
+    // Pointers to one name of 235 octets, thousands of times.
+    let long_name = long_name();
     let long_name_at = 12 + QNAME.len() + 4 + 2 + 10 + 2;
     let pointer = [0xc0 | (long_name_at >> 8) as u8, long_name_at as u8];
     let mut answer = vec![record(AT_WWW, rrtype::MX, 1, &[&[0, 0][..], &long_name].concat())];

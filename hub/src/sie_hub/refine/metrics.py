@@ -26,6 +26,7 @@ TRANSACTIONS: Final = (
     "rejected_schema",
     "rejected_malformed",
     "rejected_question",
+    "lost_room",
 )
 """Outcomes of a transaction of a refined container: exactly one each."""
 
@@ -53,6 +54,11 @@ class Metrics:
             "sie_hub_refine_transactions",
             "Transactions of refined containers by what became of them.",
             ["outcome"],
+            registry=metrics,
+        )
+        self._query_zones = Counter(
+            "sie_hub_refine_query_zones",
+            "Observed transactions that say which zone's server was asked.",
             registry=metrics,
         )
         self._records = Counter(
@@ -138,6 +144,7 @@ class Metrics:
         self._octets_out.inc(len(output.data))
         for outcome in TRANSACTIONS:
             self._transactions.labels(outcome).inc(output.counts[outcome])
+        self._query_zones.inc(output.counts["query_zones"])
         for outcome in RECORDS:
             self._records.labels(outcome.removeprefix("records_")).inc(output.counts[outcome])
         self._observations.labels("merged").inc(output.counts["merged"])
