@@ -54,6 +54,7 @@ async def test_every_metric_is_described(hub_page: str, tmp_path: Path) -> None:
             *ingest.CONNECTIONS,
             *ingest.ENDINGS,
             *ingest.CONTAINERS,
+            *ingest.DROP,
             *ingest.REPORTED,
             *refine.CONTAINERS,
             *refine.TRANSACTIONS,

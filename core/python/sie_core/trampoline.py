@@ -272,6 +272,10 @@ class _Broken(Exception):
     """The message in hand breaks the protocol; caught by `receive`, never leaves this module."""
 
 
+class BrokenRecord(ValueError):
+    """Octets are no accounting record; the text says what they are instead."""
+
+
 class _InFlight(NamedTuple):
     sequence: int
     octets: int
@@ -303,18 +307,19 @@ def _loss(counter: LossCounterMessage) -> LossCounter:
     return LossCounter(counter.bytes, counter.payloads)
 
 
-def _counters(data: bytes) -> dict[str, int]:
+def counters_from(data: bytes) -> dict[str, int]:
+    """The counters in an accounting record. Raises BrokenRecord."""
     if len(data) > limits.MAX_ACCOUNTING:
-        raise _Broken(f"an accounting record of {len(data)} octets, over {limits.MAX_ACCOUNTING}")
+        raise BrokenRecord(f"an accounting record of {len(data)} octets, over {limits.MAX_ACCOUNTING}")
     try:
         counters = json.loads(data)
     except (ValueError, RecursionError):
-        raise _Broken("an accounting record that is no JSON") from None
+        raise BrokenRecord("an accounting record that is no JSON") from None
     if not isinstance(counters, dict):
-        raise _Broken("an accounting record that is no JSON object")
+        raise BrokenRecord("an accounting record that is no JSON object")
     for name, value in counters.items():
         if not _COUNTER_NAME.fullmatch(name) or type(value) is not int or not 0 <= value < 1 << 64:
-            raise _Broken("an accounting record with something else than named 64-bit counters")
+            raise BrokenRecord("an accounting record with something else than named 64-bit counters")
     return counters
 
 
@@ -779,7 +784,10 @@ class Trampoline:
         if self.version == 2 and self._acknowledged is None:
             raise _Broken("data before the position was given")
         if payload.payloadType == ACCOUNTING_RECORD and self.version == 2:
-            return [Accounting(_counters(payload.data))]
+            try:
+                return [Accounting(counters_from(payload.data))]
+            except BrokenRecord as broken:
+                raise _Broken(str(broken)) from None
         if payload.payloadType != NMSG_CONTAINER:
             raise _Broken(f"payload type {payload.payloadType} is not taken here")
         if not 0 < payload.channel <= limits.MAX_CHANNEL:

@@ -156,6 +156,12 @@ TABLE: Final = Table(
         help="the largest WebSocket message taken from a sensor; a larger one ends the session",
     ),
     Setting(
+        "ingest.drop",
+        File(),
+        default=None,
+        help="the directory of the drop, into which sensors put files over SSH; without it none is looked at",
+    ),
+    Setting(
         "refine.window",
         Seconds(0.1, 300.0),
         default=5.0,

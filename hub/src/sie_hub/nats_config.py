@@ -24,6 +24,8 @@ from sie_hub.streams import (
     RAW_SUBJECTS,
     SIE,
     SIE_SUBJECTS,
+    TAKEN,
+    TAKEN_SUBJECTS,
 )
 
 PASSWORD: Final = re.compile(r"[A-Za-z0-9_-]{20,200}")
@@ -83,10 +85,12 @@ USERS: Final = (
             RAW_SUBJECTS,
             POSITION_SUBJECTS,
             LEDGER_SUBJECTS,
+            TAKEN_SUBJECTS,
             *(f"$JS.API.STREAM.INFO.{stream}" for stream in (RAW, POSITION, LEDGER)),
             _last_of(RAW, RAW_SUBJECTS),
             _last_of(POSITION, POSITION_SUBJECTS),
             _last_of(LEDGER, LEDGER_SUBJECTS),
+            _last_of(TAKEN, TAKEN_SUBJECTS),
         ),
     ),
     User("refine", (SIE_SUBJECTS, *_reading(RAW), f"$JS.API.STREAM.INFO.{SIE}", _any_of(SIE))),

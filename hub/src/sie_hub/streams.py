@@ -4,13 +4,15 @@
 |---|---|---|---|---|
 | RAW | raw.<channel>.<participant>.<sensor>.<stream> | ingest | refine | a day |
 | KV_POSITION | $KV.POSITION.<participant>.<sensor>.<stream> | ingest | ingest | the last value, for ever |
+| KV_TAKEN | $KV.TAKEN.<participant>.<sensor>.<file> | ingest | ingest | 35 days |
 | KV_LEDGER | $KV.LEDGER.<participant>.<sensor> | ingest | ingest | the last value, for ever |
 | SIE | sie.<channel> | refine | serve | a week |
 
-A stream of a sensor is sixteen hexadecimal digits; an upload of protocol version 1 has none, and `v1` stands
-in its place.
+A stream of a sensor is sixteen hexadecimal digits, with `drop-` before them where its containers come as
+files. An upload of protocol version 1 has none, and `v1` stands in its place, or `files` where it puts files.
 """
 
+import hashlib
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -22,17 +24,20 @@ RAW: Final = "RAW"
 SIE: Final = "SIE"
 POSITION: Final = "KV_POSITION"  # the stream under the key-value bucket POSITION
 LEDGER: Final = "KV_LEDGER"  # and under the bucket LEDGER
+TAKEN: Final = "KV_TAKEN"  # and under the bucket TAKEN
 
 RAW_SUBJECTS: Final = "raw.>"
 SIE_SUBJECTS: Final = "sie.>"
 POSITION_SUBJECTS: Final = "$KV.POSITION.>"
 LEDGER_SUBJECTS: Final = "$KV.LEDGER.>"
+TAKEN_SUBJECTS: Final = "$KV.TAKEN.>"
 
 SIE_DEDUPLICATED: Final = "sie.204"  # channel 204: processed (de-duplicated) passive DNS
 
 DAY: Final = 86400.0
 RAW_MAX_AGE: Final = DAY  # raw data is kept until refine has it, a day at most
 SIE_MAX_AGE: Final = 7 * DAY  # how long the store may be away without missing anything
+TAKEN_MAX_AGE: Final = 35 * DAY  # a file that comes again later than this counts as another one
 DUPLICATE_WINDOW: Final = 120.0  # seconds in which a repeated Nats-Msg-Id is recognised
 
 MAX_PAYLOAD: Final = 8 << 20  # of nats-server: the most it takes without advising against it
@@ -45,6 +50,7 @@ HEADER_CODEC: Final = "Sie-Codec"  # RAW: none (NMSG as it is) or zstd
 HEADER_TRANSACTIONS: Final = "Sie-Transactions"  # RAW: payloads in the container, as its sensor says
 HEADER_STORED_CONTAINERS: Final = "Sie-Stored-Containers"  # RAW, POSITION: of the stream, this one included
 HEADER_STORED_TRANSACTIONS: Final = "Sie-Stored-Transactions"  # and the transactions in them
+HEADER_FILE: Final = "Sie-File"  # RAW: the name of the file of others that it was
 HEADER_SOURCE: Final = "Sie-Source"  # RAW: the source id that the registry gives the sensor
 HEADER_RAW_FIRST: Final = "Sie-Raw-First"  # SIE: the range of RAW that the message covers, both ends included
 HEADER_RAW_LAST: Final = "Sie-Raw-Last"
@@ -52,6 +58,7 @@ HEADER_RAW_MADE: Final = "Sie-Raw-Made"  # SIE: when RAW was made; made anew, it
 HEADER_WRITER: Final = "Sie-Writer"  # SIE: which run of refine wrote it, sixteen hexadecimal digits
 
 VERSION_1: Final = "v1"  # the last part of the subject of an upload
+FILES: Final = "files"  # and of one that puts files into the drop
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +74,11 @@ class Source:
         """The subject of its highest stored sequence."""
         return f"$KV.POSITION.{self.participant}.{self.sensor}.{self.stream}"
 
+    def taken_subject(self, name: str) -> str:
+        """The subject that remembers a file of its by its name."""
+        digest = hashlib.sha256(name.encode()).hexdigest()
+        return f"$KV.TAKEN.{self.participant}.{self.sensor}.{digest}"
+
     @property
     def ledger_subject(self) -> str:
         """The subject of what is kept for the ledger of the sensor or upload, over all its streams."""
@@ -75,6 +87,15 @@ class Source:
     def raw_subject(self, channel: int) -> str:
         """The subject of its containers for a channel."""
         return f"raw.{channel}.{self.participant}.{self.sensor}.{self.stream}"
+
+
+def drop_stream_name(stream: int) -> str:
+    """The same where its containers come as files.
+
+    They have positions of their own, since a file that waits in the drop must not be taken for one that was
+    skipped, when its sensor changes to the trampoline meanwhile.
+    """
+    return f"drop-{stream:016x}"
 
 
 def stream_name(stream: int) -> str:
@@ -113,6 +134,20 @@ CONFIGS: Final = (
         retention=RetentionPolicy.LIMITS,
         storage=StorageType.FILE,
         discard=DiscardPolicy.NEW,
+        max_msgs_per_subject=1,
+        allow_rollup_hdrs=True,
+        deny_delete=True,
+        duplicate_window=DUPLICATE_WINDOW,
+        num_replicas=1,
+        allow_direct=True,
+    ),
+    StreamConfig(
+        name=TAKEN,
+        subjects=[TAKEN_SUBJECTS],
+        retention=RetentionPolicy.LIMITS,
+        storage=StorageType.FILE,
+        discard=DiscardPolicy.NEW,
+        max_age=TAKEN_MAX_AGE,
         max_msgs_per_subject=1,
         allow_rollup_hdrs=True,
         deny_delete=True,

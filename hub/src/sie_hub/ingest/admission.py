@@ -51,7 +51,7 @@ def admit_sensor(peer: PeerIdentity, registry: Registry, now: datetime) -> Admit
     sensor = registry.sensor(peer.participant, peer.sensor)
     if sensor is None:
         raise Refused("unknown_sensor", FORBIDDEN, f"{who} is not in the registry of {peer.exchange}")
-    _check_standing(sensor, who, now)
+    check_standing(sensor, who, now)
     if peer.serial in sensor.revoked_serials:
         raise Refused(
             "certificate_revoked",
@@ -72,7 +72,7 @@ def admit_upload(key_sha256: str, registry: Registry, now: datetime) -> Admitted
     upload = registry.upload_by_digest(key_sha256)
     if upload is None:
         raise Refused("unknown_key", UNAUTHORIZED, "the API key is not known here")
-    _check_standing(upload, f"{upload.participant}/{upload.name}", now)
+    check_standing(upload, f"{upload.participant}/{upload.name}", now)
     return Admitted(upload.participant, upload.name, upload.channels, upload.source, key_sha256=key_sha256)
 
 
@@ -89,7 +89,8 @@ def admit_again(admitted: Admitted, registry: Registry, now: datetime) -> Admitt
     return admit_upload(admitted.key_sha256, registry, now)
 
 
-def _check_standing(entry: Sensor | Upload, who: str, now: datetime) -> None:
+def check_standing(entry: Sensor | Upload, who: str, now: datetime) -> None:
+    """Raise `Refused` unless an entry of the registry may deliver at all, whatever it shows."""
     if entry.revoked is not None:
         since = _day(entry.revoked.at)
         raise Refused("revoked", FORBIDDEN, f"{who} has been revoked since {since}: {entry.revoked.reason}")

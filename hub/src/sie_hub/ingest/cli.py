@@ -11,6 +11,7 @@ from sie_hub.ingest.ledger import Ledger
 from sie_hub.ingest.metrics import Metrics
 from sie_hub.ingest.server import REVIEW_INTERVAL, Server
 from sie_hub.ingest.store import reconcile
+from sie_hub.ingest.take_in import TakeIn
 from sie_hub.nats_link import Unavailable, open_link
 from sie_hub.registry import Registry
 from sie_hub.unit import PageUnavailable, Unit, run_unit
@@ -36,23 +37,31 @@ async def _ingest(unit: Unit, config: Config) -> None:
     link = await unit.unless_stopped(open_link(config, "ingest", unit.fail))
     try:
         ledger = Ledger(link)
-        server = Server(config, registry, link, Metrics(unit.metrics, link, registry), ledger)
+        metrics = Metrics(unit.metrics, link, registry)
+        server = Server(config, registry, link, metrics, ledger)
         behind = await unit.unless_stopped(reconcile(link))
         await unit.unless_stopped(ledger.load())
         unit.pages["ledger"] = lambda: _page(ledger, registry)
         await server.start()
-        keeping = asyncio.create_task(ledger.keep())
+        beside = [asyncio.create_task(ledger.keep())]
+        if config["ingest.drop"] is not None:
+            take_in = TakeIn(config["ingest.drop"], registry, link, metrics, ledger)
+            beside.append(asyncio.create_task(take_in.run()))
         try:
             unit.ready(f"taking containers on {', '.join(server.addresses)}; {behind} positions were behind")
             while not unit.stopping.is_set():
                 registry.reload()
                 server.review()
+                for task in beside:
+                    if task.done():
+                        task.result()
                 unit.progress()
                 await unit.sleep(REVIEW_INTERVAL)
         finally:
             await server.stop()
-            keeping.cancel()
-            await asyncio.gather(keeping, return_exceptions=True)
+            for task in beside:
+                task.cancel()
+            await asyncio.gather(*beside, return_exceptions=True)
             await ledger.write_all()
     finally:
         await link.close()

@@ -80,6 +80,20 @@ HOPS: Final = ("link", "path")
 """Where an upload says that it lost payloads: on its own link to here, or on the path before it."""
 
 
+DROP: Final = (
+    "stored",
+    "duplicate",
+    "conflict",
+    "channel",
+    "size",
+    "name",
+    "kind",
+    "torn",
+    "abandoned",
+)
+"""Outcomes of a file in the drop: exactly one each."""
+
+
 class Metrics:
     """Every metric of ingest, in one Prometheus registry."""
 
@@ -169,6 +183,22 @@ class Metrics:
             ["participant", "sensor", "hop"],
             registry=metrics,
         )
+        self.drop_files = Counter(
+            "sie_hub_ingest_drop_files",
+            "Files of the drop by what became of them.",
+            ["outcome"],
+            registry=metrics,
+        )
+        self.drop_waiting = Gauge(
+            "sie_hub_ingest_drop_waiting_files",
+            "Files that the last look at the drop found.",
+            registry=metrics,
+        )
+        self.drop_held = Gauge(
+            "sie_hub_ingest_drop_held_files",
+            "Files of accounts that may not deliver, by the registry; they stay where they are.",
+            registry=metrics,
+        )
         show_link(metrics, link)
         show_registry(metrics, registry)
         for counter, outcomes in (
@@ -176,6 +206,7 @@ class Metrics:
             (self.endings, ENDINGS),
             (self.containers, CONTAINERS),
             (self.transactions, CONTAINERS),
+            (self.drop_files, DROP),
         ):
             for outcome in outcomes:
                 counter.labels(outcome)

@@ -25,8 +25,10 @@ from sie_hub.nats_link import (
     name_once,
 )
 from sie_hub.streams import (
+    FILES,
     HEADER_CODEC,
     HEADER_DIGEST,
+    HEADER_FILE,
     HEADER_SEQUENCE,
     HEADER_SOURCE,
     HEADER_STORED_CONTAINERS,
@@ -35,6 +37,7 @@ from sie_hub.streams import (
     POSITION,
     RAW,
     RAW_SUBJECTS,
+    TAKEN,
     VERSION_1,
     Source,
 )
@@ -209,6 +212,53 @@ class UploadWriter:
         return Fate.STORED
 
 
+class NamedWriter:
+    """The writer of an upload's files, of which nothing but the name tells one from another.
+
+    A name that was taken is remembered. A crash between storing and remembering leaves the name on the last
+    message of the upload's subject, because files are stored one after the other.
+    """
+
+    def __init__(self, link: Link, participant: str, upload: str, source_id: int) -> None:
+        self._link = link
+        self._source = Source(participant, upload, FILES)
+        self._source_id = source_id
+
+    async def store(self, name: str, digest: str, channel: int, data: bytes) -> Fate:
+        """Put a file into RAW unless it was there. Returns when it is on disk. Raises `Unstorable`."""
+        async with _in_time(f"the file {name} could not be stored"):
+            subject = self._source.taken_subject(name)
+            taken = await self._link.persist(lambda: self._link.last_message(TAKEN, subject))
+            if taken is not None:
+                same = taken.headers.get(HEADER_DIGEST) == digest
+                return Fate.DUPLICATE if same else Fate.CONFLICT
+            await self._put(name, digest, channel, data)
+            remembered = {HEADER_DIGEST: digest}
+            await self._link.persist(lambda: self._link.publish(subject, name.encode(), remembered))
+        return Fate.STORED
+
+    async def _put(self, name: str, digest: str, channel: int, data: bytes) -> None:
+        subject = self._source.raw_subject(channel)
+        headers = _raw_headers(Arrival(channel, data, "none"), self._source_id)
+        headers |= {HEADER_FILE: name, HEADER_DIGEST: digest}
+        while True:
+            last = await self._link.persist(lambda: self._link.last_message(RAW, subject))
+            if last is not None and (last.headers.get(HEADER_FILE), last.headers.get(HEADER_DIGEST)) == (
+                name,
+                digest,
+            ):
+                return
+            fence = expect_last_of_subject(last.sequence if last is not None else 0)
+            try:
+                await self._link.publish(subject, data, headers | fence)
+            except Fenced:
+                continue
+            except Unavailable:
+                await asyncio.sleep(RETRY_WAIT)
+            else:
+                return
+
+
 def position_in(message: StoredMessage) -> int:
     """The sequence that an entry of the position bucket holds; 0 for one that holds something else."""
     return int(message.data) if message.data.isdigit() else 0
@@ -222,7 +272,7 @@ async def reconcile(link: Link) -> int:
     behind = 0
     for subject in await link.persist(lambda: link.subjects(RAW, RAW_SUBJECTS)):
         _raw, channel, participant, sensor, stream = subject.split(".")
-        if stream == VERSION_1:
+        if stream in (VERSION_1, FILES):
             continue
         writer = StreamWriter(link, Source(participant, sensor, stream), source_id=0)
         recorded = await _unhurried(writer, int(channel))

@@ -1,0 +1,225 @@
+"""Taking in the drop: each file into RAW exactly once, then acknowledged and removed.
+
+A sensor's file has its stream and sequence in its name, so it goes by the same rule as a container of the
+trampoline, in a stream of its own (`drop-…`), whose position is the acknowledgement. A file of others has
+nothing but its name: the name is remembered, and the last message in RAW tells which file a crash has cut
+short.
+"""
+
+import asyncio
+import hashlib
+import logging
+import time
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Final
+
+from sie_core.trampoline import BrokenRecord, counters_from
+from sie_hub import log
+from sie_hub.ingest.admission import Refused, check_standing
+from sie_hub.ingest.drop import (
+    ROUND_FILES,
+    TORN_AFTER,
+    Folder,
+    Numbered,
+    Refusal,
+    Waiting,
+    account_name,
+    refusal,
+    whole,
+)
+from sie_hub.ingest.ledger import Ledger
+from sie_hub.ingest.metrics import REPORTED, Metrics
+from sie_hub.ingest.store import Arrival, Fate, NamedWriter, StreamWriter, Unstorable
+from sie_hub.nats_link import Link
+from sie_hub.registry import Registry, Sensor, Upload
+from sie_hub.streams import Source, drop_stream_name, stream_name
+
+SCAN_INTERVAL: Final = 1.0
+"""Seconds between two looks at the drop: what a sensor waits for its acknowledgement, at most."""
+
+CLEAR_INTERVAL: Final = 3600.0
+
+_log = logging.getLogger(__name__)
+
+
+class TakeIn:
+    """Takes files in until cancelled. One task; the disk is waited for in threads."""
+
+    def __init__(self, drop: Path, registry: Registry, link: Link, metrics: Metrics, ledger: Ledger) -> None:
+        self._drop = drop
+        self._registry = registry
+        self._link = link
+        self._metrics = metrics
+        self._ledger = ledger
+        self._writers: dict[tuple[int, int], StreamWriter] = {}  # by source id and stream
+        self._heard: dict[int, bytes] = {}  # by source id: the accounting record that was read last
+        self._complaints = log.Limited(_log, "complaints about the drop")
+        self._cleared = 0.0
+
+    async def run(self) -> None:
+        """Look at the drop again and again."""
+        while True:
+            await self._link.wait_up()
+            more = await self.round()
+            if not more:
+                await asyncio.sleep(SCAN_INTERVAL)
+
+    async def round(self) -> bool:
+        """One look at every account. Returns whether more is waiting than was taken."""
+        waiting = held = 0
+        more = False
+        for source in self._sources():
+            folder = Folder(self._drop, account_name(source.source))
+            if not folder.exists:
+                continue
+            try:
+                check_standing(source, f"{source.participant}/{source.name}", datetime.now(UTC))
+                found = await self._account(source, folder)
+                waiting += found
+                more = more or found > ROUND_FILES
+            except Refused as refused:
+                held += (await asyncio.to_thread(folder.waiting)).total
+                self._complain(folder, refused.sentence)
+            except OSError as error:
+                self._complain(folder, f"cannot be used: {error.strerror}; look at its owner and mode")
+            except Unstorable as failure:
+                self._complain(folder, str(failure))
+        self._metrics.drop_waiting.set(waiting)
+        self._metrics.drop_held.set(held)
+        if time.monotonic() - self._cleared > CLEAR_INTERVAL:
+            self._cleared = time.monotonic()
+            await self._clear()
+        return more
+
+    # --- one account ------------------------------------------------------------------------------------
+
+    async def _account(self, source: Sensor | Upload, folder: Folder) -> int:
+        """Take in what one account has put there. Returns how many files it had."""
+        # Read before the files are listed: whatever it says was delivered is among them, or taken already.
+        accounts = await asyncio.to_thread(folder.accounts)
+        files, total = await asyncio.to_thread(folder.waiting)
+        streams: dict[int, StreamWriter] = {}
+        for file in files:
+            fault = refusal(file, source.channels)
+            if fault is None and file.numbered is not None:
+                writer = await self._writer(source, file.numbered.stream)
+                fault = await self._numbered(folder, writer, file, file.numbered)
+                streams[file.numbered.stream] = writer
+            elif fault is None:
+                fault = await self._named(source, folder, file)
+            if fault is not None:
+                await self._refuse(folder, file, fault)
+        for stream, writer in streams.items():
+            await writer.record(writer.position)
+            await asyncio.to_thread(folder.say_position, stream, writer.position)
+            for file in files:
+                done = file.numbered
+                if done is not None and done.stream == stream and done.sequence <= writer.position:
+                    await self._remove(folder, file)
+        if accounts is not None and total == len(files):
+            self._hear(source, folder, accounts)
+        return total
+
+    async def _writer(self, source: Sensor | Upload, stream: int) -> StreamWriter:
+        writer = self._writers.get((source.source, stream))
+        if writer is None:
+            place = Source(source.participant, source.name, drop_stream_name(stream))
+            writer = StreamWriter(self._link, place, source.source)
+            await writer.open(source.channels)
+            self._writers[source.source, stream] = writer
+        return writer
+
+    async def _numbered(
+        self, folder: Folder, writer: StreamWriter, file: Waiting, number: Numbered
+    ) -> Refusal | None:
+        """Store a sensor's container. What is stored is removed only after its position is recorded."""
+        data = await asyncio.to_thread(folder.read, file)
+        if not whole(data, compressed=True):
+            return Refusal("torn", "it is no zstd frame")
+        digest = hashlib.sha256(data).hexdigest()
+        before = writer.position
+        fate = await writer.store(
+            Arrival(file.channel, data, "zstd", number.sequence, digest, number.transactions)
+        )
+        if fate is Fate.CONFLICT:
+            self._metrics.conflicts.inc()
+            stream = stream_name(number.stream)
+            return Refusal(
+                "conflict", f"container {number.sequence} of {stream} is here with another content"
+            )
+        if fate is Fate.STORED:
+            self._metrics.gaps.inc(max(0, number.sequence - before - 1) if before else 0)
+        self._metrics.drop_files.labels(fate.value).inc()
+        return None
+
+    async def _named(self, source: Sensor | Upload, folder: Folder, file: Waiting) -> Refusal | None:
+        """Store a file of others, which may hold several containers."""
+        data = await asyncio.to_thread(folder.read, file)
+        if not whole(data, compressed=False):
+            if file.age < TORN_AFTER:
+                return (
+                    None  # it may still be growing: whoever puts files there renames them when they are whole
+                )
+            return Refusal("torn", "it does not consist of whole NMSG containers")
+        writer = NamedWriter(self._link, source.participant, source.name, source.source)
+        fate = await writer.store(file.name, hashlib.sha256(data).hexdigest(), file.channel, data)
+        if fate is Fate.CONFLICT:
+            return Refusal("conflict", "a file of this name was taken before, with another content")
+        self._metrics.drop_files.labels(fate.value).inc()
+        if fate is Fate.STORED:
+            self._ledger.taken(source.participant, source.name, len(data), time.time())
+        await self._remove(folder, file)
+        return None
+
+    async def _remove(self, folder: Folder, file: Waiting) -> None:
+        try:
+            await asyncio.to_thread(folder.remove, file)
+        except FileNotFoundError:
+            return  # refused, or taken back by its owner
+
+    async def _refuse(self, folder: Folder, file: Waiting, fault: Refusal) -> None:
+        await asyncio.to_thread(folder.refuse, file)
+        self._metrics.drop_files.labels(fault.outcome).inc()
+        self._complain(folder, f"{file.shown} is not taken: {fault.sentence}", fault.outcome)
+
+    def _hear(self, source: Sensor | Upload, folder: Folder, record: bytes) -> None:
+        """Enter a sensor's own words in the ledger, once for each version of them."""
+        if self._heard.get(source.source) == record:
+            return
+        self._heard[source.source] = record
+        try:
+            counters: Mapping[str, int] = counters_from(record)
+        except BrokenRecord as broken:
+            self._complain(folder, f"accounts.json is {broken}")
+            return
+        reported = {name: counters[name] for name in REPORTED if name in counters}
+        for name, count in reported.items():
+            self._metrics.sensor_reported.labels(source.participant, source.name, name).set(count)
+        self._ledger.reported(source.participant, source.name, reported, time.time())
+
+    # --- the rest ---------------------------------------------------------------------------------------
+
+    def _sources(self) -> list[Sensor | Upload]:
+        sources: list[Sensor | Upload] = []
+        for participant in self._registry.participants.values():
+            sources += participant.sensors.values()
+            sources += participant.uploads.values()
+        return sources
+
+    async def _clear(self) -> None:
+        for source in self._sources():
+            folder = Folder(self._drop, account_name(source.source))
+            if folder.exists:
+                try:
+                    removed = await asyncio.to_thread(folder.clear_abandoned)
+                except OSError as error:
+                    self._complain(folder, f"cannot be cleared: {error.strerror}")
+                else:
+                    self._metrics.drop_files.labels("abandoned").inc(removed)
+
+    def _complain(self, folder: Folder, sentence: str, outcome: str | None = None) -> None:
+        self._complaints.event(
+            logging.WARNING, "drop", account=folder.account, outcome=outcome, text=sentence
+        )
