@@ -280,7 +280,6 @@ def test_settings_are_checked(options: dict[str, Any], text: str) -> None:
 @pytest.mark.parametrize(
     ("resolvers", "text"),
     [
-        ([], "no resolver given"),
         (["resolver.example"], 'resolver "resolver.example": neither an address nor a prefix'),
         (["192.0.2.1/24"], 'resolver "192.0.2.1/24": bits are set behind the prefix; write 192.0.2.0/24'),
     ],

@@ -49,6 +49,45 @@ SENTENCES: Final[dict[str, str]] = {
     "packets_rejected_linktype": (
         "Not recorded: it was captured on a kind of network that the sensor cannot read."
     ),
+    "dnstap_frames_passed": (
+        "The resolver tells of a question that it asked a server, or of the answer; the message is judged "
+        "next."
+    ),
+    "dnstap_frames_filtered_auth": (
+        "Not recorded: a server tells of those that ask it. Nothing but the kind was looked at."
+    ),
+    "dnstap_frames_filtered_client": (
+        "Not recorded: the resolver tells of its users. Nothing but the kind was looked at."
+    ),
+    "dnstap_frames_filtered_forwarder": (
+        "Not recorded: the resolver had another one look up for it. Nothing but the kind was looked at."
+    ),
+    "dnstap_frames_filtered_stub": (
+        "Not recorded: a user's own machine tells of its look-ups. Nothing but the kind was looked at."
+    ),
+    "dnstap_frames_filtered_tool": (
+        "Not recorded: a tool tells of its look-ups. Nothing but the kind was looked at."
+    ),
+    "dnstap_frames_filtered_update": (
+        "Not recorded: it tells of changes to a zone. Nothing but the kind was looked at."
+    ),
+    "dnstap_frames_filtered_other": (
+        "Not recorded: it is of a kind that this sensor does not know. Nothing but the kind was looked at."
+    ),
+    "dnstap_frames_filtered_encrypted": (
+        "Not recorded: resolver and server encrypted what they said, so nobody on the way could read it."
+    ),
+    "dnstap_frames_filtered_port": "Not recorded: the server was not asked at port 53.",
+    "dnstap_frames_filtered_both_listed": (
+        "Not recorded: the server is listed as a resolver, so it is one resolver asking another."
+    ),
+    "dnstap_frames_rejected_malformed": "Not recorded: it is no dnstap message.",
+    "dnstap_frames_rejected_incomplete": (
+        "Not recorded: it lacks its message, that one's time, its transport or the server's address."
+    ),
+    "dnstap_frames_rejected_time": (
+        "Not recorded: its time is in the future, or more than a day ago; one of the two clocks is wrong."
+    ),
     "messages_recorded": "Recorded, in a transaction of a query and its response, or of either alone.",
     "transactions_pending": (
         "A query of the resolver that waits for its response; it will be recorded with it, or as unanswered."

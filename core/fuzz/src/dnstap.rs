@@ -12,9 +12,11 @@
 //!   two kinds, with a server's port 53, two addresses of one family, a message, and a zone that is a name.
 
 use passive_dns::dns::name;
-use passive_dns::dnstap::{Exchange, Kind, Label, Message, Outcome};
+use passive_dns::dnstap::{self, Kind, Label};
 use passive_dns::frame_streams::{Reader, Step, StreamError};
 use passive_dns::limits::{DATA_FRAME_OCTETS_MAX, DNSTAP_TCP_MESSAGE_OCTETS_MAX};
+use passive_dns::message::Direction;
+use passive_dns::outcome::DnstapOutcome;
 
 use crate::input::Input;
 use crate::memory::bounded;
@@ -84,24 +86,25 @@ fn read(mut octets: &[u8], piece: usize) -> Seen {
 
 fn check_frame(frame: &[u8]) {
     let label = Label::read(frame);
-    let exchange = match Exchange::read(frame) {
-        Ok(exchange) => exchange,
+    let message = match dnstap::read(frame) {
+        Ok(message) => message,
         Err(outcome) => {
-            assert_ne!(outcome, Outcome::Passed);
-            assert!(label.is_ok() || outcome == Outcome::RejectedMalformed);
+            assert_ne!(outcome, DnstapOutcome::Passed);
+            assert!(label.is_ok() || outcome == DnstapOutcome::RejectedMalformed);
             return;
         }
     };
     let kind = label.expect("what is taken says what it is").kind;
-    match exchange.message {
-        Message::Query { time, .. } => {
-            assert_eq!((kind, exchange.query_time), (Kind::ResolverQuery, Some(time)));
+    match message.direction {
+        Direction::ToServer => assert_eq!((kind, message.asked), (Kind::ResolverQuery, None)),
+        Direction::FromServer => {
+            assert_eq!(kind, Kind::ResolverResponse);
+            assert!(message.asked.is_none_or(|asked| asked <= message.time));
         }
-        Message::Response { .. } => assert_eq!(kind, Kind::ResolverResponse),
     }
-    let octets = exchange.message.octets().len();
-    assert!(octets < frame.len() && octets <= DNSTAP_TCP_MESSAGE_OCTETS_MAX);
-    assert_eq!(exchange.responder_port, 53);
-    assert_eq!(exchange.initiator.is_ipv4(), exchange.responder.is_ipv4());
-    assert!(exchange.zone.is_none_or(|zone| name::validate(zone).is_ok()));
+    assert!(message.octets.len() < frame.len());
+    assert!(message.octets.len() <= DNSTAP_TCP_MESSAGE_OCTETS_MAX);
+    assert_eq!(message.server.port, 53);
+    assert_eq!(message.resolver.address.is_ipv4(), message.server.address.is_ipv4());
+    assert!(message.query_zone.is_none_or(|zone| name::validate(zone).is_ok()));
 }

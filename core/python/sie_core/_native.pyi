@@ -13,6 +13,7 @@ __all__ = [
     "CaptureError",
     "Container",
     "DedupeWindow",
+    "DnstapSource",
     "FormatError",
     "LiveSource",
     "NativeError",
@@ -103,6 +104,41 @@ class LiveSource:
         """
 
 @final
+class DnstapSource:
+    """The dnstap that resolvers bring: Frame Streams over UNIX sockets and TCP.
+
+    ``listen``: "unix:/PATH" (a file of ``mode`` and, by number, ``group``; a stale one is replaced) or
+    "tcp:ADDRESS:PORT", where only a loopback address is taken unless ``admit_remote``. Reads as fast as it is
+    pumped; senders drop by themselves what is not read. Raises CaptureError, NativeError for a bad endpoint.
+    Source: docs/reference/dnstap.md.
+    """
+
+    def __new__(
+        cls,
+        listen: Sequence[str],
+        *,
+        mode: int = 0o660,
+        group: int | None = None,
+        admit_remote: bool = False,
+    ) -> DnstapSource: ...
+    @property
+    def ports(self) -> list[int | None]:
+        """The TCP ports that are listened on, in the order of ``listen``; None for a UNIX socket."""
+    def status(self) -> dict[str, Any]:
+        """How it is, as of a moment ago; asking never waits for a ``pump`` in progress.
+
+        ``connections``: for each open one endpoint, peer, version (as the sender says), frames and resolver
+        (whether a resolver's message has come). ``last_refusal``: a sentence, or None.
+        ``dnstap_connections_seen`` is the sum of all other ``dnstap_connections_*``.
+        """
+    def take_notices(self) -> list[str]:
+        """What has happened since this was asked last, in sentences for the log."""
+    def close(self) -> None:
+        """Close every connection and remove the sockets. Waits for a ``pump`` in progress; a later ``pump``
+        raises CaptureError.
+        """
+
+@final
 class Container:
     """A sealed container of transactions."""
 
@@ -130,7 +166,8 @@ class Recorder:
     "unsolicited_response", "icmp". ``clear_resolver_address`` clears the resolver's address and port in
     fields and packets. ``admit_recursion_desired`` lets RD=1 in, for files whose origin is known; live
     capture never does. A list of resolvers that covers every address of a family is refused unless
-    ``admit_every_address`` is set; who is asked at port 53 is the server then.
+    ``admit_every_address`` is set; who is asked at port 53 is the server then. An empty list lets no packet
+    in: it is for dnstap, where the resolver itself says what is its own.
     ``local_zones``, and special-use names and names of one label if ``suppress_special_use`` is set, are
     kept out with every message that holds one; so are questions whose name, in lower case and without the
     final dot, ``exclude_qname_regex`` matches (syntax: the Rust crate regex, ASCII). EDNS options are
@@ -191,7 +228,7 @@ class Recorder:
         Waiting queries go on waiting, without their packets. The container in progress is sealed. Raises
         NativeError and changes nothing for settings out of range. Waits for a ``pump`` in progress.
         """
-    def pump(self, source: PcapSource | LiveSource, timeout: float) -> list[Container]:
+    def pump(self, source: PcapSource | LiveSource | DnstapSource, timeout: float) -> list[Container]:
         """Read until a container is sealed, ``timeout`` seconds have passed, or the file ends
         (``at_end``).
 

@@ -49,6 +49,7 @@ class Recipe:
 
 RECIPES: Mapping[str, Recipe] = {
     "debian12": Recipe("bookworm", (*BASE, *NAME_SERVICE)),
+    "debian12-resolvers": Recipe("bookworm", (*BASE, *NAME_SERVICE, "pdns-recursor")),
     "debian13": Recipe("trixie", (*BASE, "nats-server")),
 }
 

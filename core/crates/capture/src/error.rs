@@ -40,6 +40,21 @@ pub enum CaptureError {
     NotAmong { interface: String },
     #[error("ring_bytes = {given}: must be from {least} to {most}")]
     RingSize { given: usize, least: usize, most: usize },
+    #[error("dnstap endpoint \"{given}\": must be unix:/PATH or tcp:ADDRESS:PORT, as in tcp:127.0.0.1:6000")]
+    Endpoint { given: String },
+    #[error(
+        "{endpoint} is not on this host alone: whoever reaches it could send false messages, and read nothing but \
+         be read by all between; take a loopback address, or admit remote senders in so many words"
+    )]
+    RemoteEndpoint { endpoint: String },
+    #[error("{endpoint}: another program listens there; stop it or take another path")]
+    EndpointInUse { endpoint: String },
+    #[error("{endpoint}: a file that is no socket is there; remove it or take another path")]
+    NotSocket { endpoint: String },
+    #[error("{endpoint}: {action}: {error}")]
+    Listen { endpoint: String, action: &'static str, error: io::Error },
+    #[error("waiting for dnstap connections: {error}")]
+    Poll { error: io::Error },
     #[error(transparent)]
     Setting(#[from] SettingError),
     #[error("the source is closed")]

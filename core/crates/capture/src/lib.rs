@@ -3,6 +3,7 @@
 //! The only unsafe code of the house is in `live::socket`, for system calls that no safe crate offers, and
 //! in `live::ring`, for the memory shared with the kernel. Both offer safe interfaces; the rest is written on them.
 
+pub mod dnstap;
 mod error;
 mod file;
 mod limits;

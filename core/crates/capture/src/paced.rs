@@ -92,6 +92,8 @@ impl<S: FrameSource> FrameSource for Paced<S> {
                         encapsulated: frame.encapsulated,
                     }
                 }
+                // Resolvers tell of what is, not of what was; there is nothing to hold back.
+                Event::Dnstap(message) => return Ok(Event::Dnstap(message)),
                 Event::Idle => return Ok(Event::Idle),
                 Event::Interrupted => return Ok(Event::Interrupted),
                 Event::End => return Ok(Event::End),

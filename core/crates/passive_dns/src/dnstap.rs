@@ -16,7 +16,9 @@ use crate::error::FormatError;
 use crate::filter::DNS_PORT;
 use crate::frame::Timestamp;
 use crate::limits::{DNSTAP_TCP_MESSAGE_OCTETS_MAX, DNSTAP_UDP_MESSAGE_OCTETS_MAX};
+use crate::message::{Direction, Endpoint, Message, Transport};
 use crate::nmsg::protobuf::Fields;
+use crate::outcome::DnstapOutcome;
 
 const NANOSECONDS: u32 = 1_000_000_000;
 
@@ -43,58 +45,6 @@ mod field {
     pub const RESPONSE_TIME_SEC: u32 = 12;
     pub const RESPONSE_TIME_NSEC: u32 = 13;
     pub const RESPONSE_MESSAGE: u32 = 14;
-}
-
-//------------ Outcome -----------------------------------------------------------------------------------------
-
-/// What becomes of a dnstap frame; every frame has exactly one outcome.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum Outcome {
-    /// Its message goes on to be judged as a packet's is.
-    Passed,
-    /// An authoritative server's, asked or answering.
-    FilteredAuth,
-    /// Between a client and the resolver.
-    FilteredClient,
-    /// Between the resolver and one that recurses for it.
-    FilteredForwarder,
-    /// A stub resolver's.
-    FilteredStub,
-    /// A tool's.
-    FilteredTool,
-    /// A dynamic update.
-    FilteredUpdate,
-    /// Of a kind that dnstap did not have when this was written.
-    FilteredOther,
-    /// Over TLS, HTTPS, QUIC or DNSCrypt.
-    FilteredEncrypted,
-    /// The server's port is not 53.
-    FilteredPort,
-    /// Not a dnstap message.
-    RejectedMalformed,
-    /// Without the message that its kind speaks of, its time, its transport or the server's address.
-    RejectedIncomplete,
-    /// Its time is in the future, or more than a day ago.
-    RejectedTime,
-}
-
-impl Outcome {
-    /// The counters' names, in the order of the outcomes.
-    pub const COUNTERS: [&str; 13] = [
-        "dnstap_frames_passed",
-        "dnstap_frames_filtered_auth",
-        "dnstap_frames_filtered_client",
-        "dnstap_frames_filtered_forwarder",
-        "dnstap_frames_filtered_stub",
-        "dnstap_frames_filtered_tool",
-        "dnstap_frames_filtered_update",
-        "dnstap_frames_filtered_other",
-        "dnstap_frames_filtered_encrypted",
-        "dnstap_frames_filtered_port",
-        "dnstap_frames_rejected_malformed",
-        "dnstap_frames_rejected_incomplete",
-        "dnstap_frames_rejected_time",
-    ];
 }
 
 //------------ Kind --------------------------------------------------------------------------------------------
@@ -129,16 +79,16 @@ impl Kind {
     }
 
     /// The outcome of a message of this kind, unless it is the resolver's.
-    fn filtered(self) -> Option<Outcome> {
+    fn filtered(self) -> Option<DnstapOutcome> {
         match self {
             Kind::ResolverQuery | Kind::ResolverResponse => None,
-            Kind::Auth => Some(Outcome::FilteredAuth),
-            Kind::Client => Some(Outcome::FilteredClient),
-            Kind::Forwarder => Some(Outcome::FilteredForwarder),
-            Kind::Stub => Some(Outcome::FilteredStub),
-            Kind::Tool => Some(Outcome::FilteredTool),
-            Kind::Update => Some(Outcome::FilteredUpdate),
-            Kind::Other => Some(Outcome::FilteredOther),
+            Kind::Auth => Some(DnstapOutcome::FilteredAuth),
+            Kind::Client => Some(DnstapOutcome::FilteredClient),
+            Kind::Forwarder => Some(DnstapOutcome::FilteredForwarder),
+            Kind::Stub => Some(DnstapOutcome::FilteredStub),
+            Kind::Tool => Some(DnstapOutcome::FilteredTool),
+            Kind::Update => Some(DnstapOutcome::FilteredUpdate),
+            Kind::Other => Some(DnstapOutcome::FilteredOther),
         }
     }
 }
@@ -186,62 +136,7 @@ fn open(frame: &[u8]) -> Result<(Label<'_>, &[u8]), FormatError> {
     Err(FormatError::Missing { message: "dnstap message", field: "type" })
 }
 
-//------------ Exchange ----------------------------------------------------------------------------------------
-
-/// The transport of a message that is taken.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum Transport {
-    Udp,
-    Tcp,
-}
-
-impl Transport {
-    fn message_octets_max(self) -> usize {
-        match self {
-            Transport::Udp => DNSTAP_UDP_MESSAGE_OCTETS_MAX,
-            Transport::Tcp => DNSTAP_TCP_MESSAGE_OCTETS_MAX,
-        }
-    }
-}
-
-/// One message of an exchange between a resolver and an authoritative server.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub struct Exchange<'a> {
-    pub transport: Transport,
-    /// The resolver's; unspecified, of the responder's family, if the sender does not tell it.
-    pub initiator: IpAddr,
-    pub responder: IpAddr,
-    /// The resolver's; zero if the sender does not tell it.
-    pub initiator_port: u16,
-    pub responder_port: u16,
-    /// When the query was sent; a response may carry that too.
-    pub query_time: Option<Timestamp>,
-    /// The zone for which the resolver asked this server, a name in wire format.
-    pub zone: Option<&'a [u8]>,
-    pub message: Message<'a>,
-}
-
-/// The DNS message itself.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum Message<'a> {
-    Query { time: Timestamp, octets: &'a [u8] },
-    Response { time: Timestamp, octets: &'a [u8] },
-}
-
-impl<'a> Message<'a> {
-    pub fn octets(&self) -> &'a [u8] {
-        match self {
-            Message::Query { octets, .. } | Message::Response { octets, .. } => octets,
-        }
-    }
-
-    /// When it was sent or received.
-    pub fn time(&self) -> Timestamp {
-        match self {
-            Message::Query { time, .. } | Message::Response { time, .. } => *time,
-        }
-    }
-}
+//------------ Message -----------------------------------------------------------------------------------------
 
 /// The fields of `Message` that are made use of.
 #[derive(Default)]
@@ -255,7 +150,7 @@ struct Raw<'a> {
     response_time: (Option<u64>, u32),
     query: Option<&'a [u8]>,
     response: Option<&'a [u8]>,
-    zone: Option<&'a [u8]>,
+    query_zone: Option<&'a [u8]>,
 }
 
 impl<'a> Raw<'a> {
@@ -272,7 +167,7 @@ impl<'a> Raw<'a> {
                 field::QUERY_TIME_SEC => raw.query_time.0 = Some(value.as_u64()?),
                 field::QUERY_TIME_NSEC => raw.query_time.1 = value.as_fixed32()?,
                 field::QUERY_MESSAGE => raw.query = Some(value.as_octets()?),
-                field::QUERY_ZONE => raw.zone = Some(value.as_octets()?),
+                field::QUERY_ZONE => raw.query_zone = Some(value.as_octets()?),
                 field::RESPONSE_TIME_SEC => raw.response_time.0 = Some(value.as_u64()?),
                 field::RESPONSE_TIME_NSEC => raw.response_time.1 = value.as_fixed32()?,
                 field::RESPONSE_MESSAGE => raw.response = Some(value.as_octets()?),
@@ -283,58 +178,74 @@ impl<'a> Raw<'a> {
     }
 }
 
-impl<'a> Exchange<'a> {
-    /// Reads a frame, or says what is to become of it.
-    pub fn read(frame: &'a [u8]) -> Result<Self, Outcome> {
-        let malformed = |_: FormatError| Outcome::RejectedMalformed;
-        let (label, message) = open(frame).map_err(malformed)?;
-        if let Some(outcome) = label.kind.filtered() {
-            return Err(outcome);
-        }
-        let raw = Raw::read(message).map_err(malformed)?;
-        let transport = match raw.protocol {
-            Some(1) => Transport::Udp,
-            Some(2) => Transport::Tcp,
-            Some(3..=7) => return Err(Outcome::FilteredEncrypted),
-            _ => return Err(Outcome::RejectedIncomplete),
-        };
-        let responder = address(raw.response_address).ok_or(Outcome::RejectedIncomplete)?;
-        let responder_port = port(raw.response_port.unwrap_or(u32::from(DNS_PORT)))?;
-        if responder_port != DNS_PORT {
-            return Err(Outcome::FilteredPort);
-        }
-        let unspecified = match responder {
-            IpAddr::V4(_) => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
-            IpAddr::V6(_) => IpAddr::V6(Ipv6Addr::UNSPECIFIED),
-        };
-        let initiator = address(raw.query_address).filter(|given| given.is_ipv4() == responder.is_ipv4());
-        let query_time = time(raw.query_time)?;
-        let zone = raw.zone.filter(|zone| !zone.is_empty());
-        if zone.is_some_and(|zone| name::validate(zone).is_err()) {
-            return Err(Outcome::RejectedMalformed);
-        }
-        let message = if label.kind == Kind::ResolverQuery {
-            query_time.zip(raw.query).map(|(time, octets)| Message::Query { time, octets })
-        } else {
-            time(raw.response_time)?
-                .zip(raw.response)
-                .map(|(time, octets)| Message::Response { time, octets })
-        };
-        let message = message.ok_or(Outcome::RejectedIncomplete)?;
-        if message.octets().len() > transport.message_octets_max() {
-            return Err(Outcome::RejectedMalformed);
-        }
-        Ok(Exchange {
-            transport,
-            initiator: initiator.unwrap_or(unspecified),
-            responder,
-            initiator_port: port(raw.query_port)?,
-            responder_port,
-            query_time,
-            zone,
-            message,
-        })
+/// Reads the message of a frame, or says what is to become of the frame.
+pub fn read(frame: &[u8]) -> Result<Message<'_>, DnstapOutcome> {
+    let malformed = |_: FormatError| DnstapOutcome::RejectedMalformed;
+    let (label, message) = open(frame).map_err(malformed)?;
+    if let Some(outcome) = label.kind.filtered() {
+        return Err(outcome);
     }
+    let raw = Raw::read(message).map_err(malformed)?;
+    let transport = match raw.protocol {
+        Some(1) => Transport::Udp,
+        Some(2) => Transport::Tcp,
+        Some(3..=7) => return Err(DnstapOutcome::FilteredEncrypted),
+        _ => return Err(DnstapOutcome::RejectedIncomplete),
+    };
+    let server = Endpoint {
+        address: address(raw.response_address).ok_or(DnstapOutcome::RejectedIncomplete)?,
+        port: port(raw.response_port.unwrap_or(u32::from(DNS_PORT)))?,
+    };
+    if server.port != DNS_PORT {
+        return Err(DnstapOutcome::FilteredPort);
+    }
+    let query_zone = raw.query_zone.filter(|zone| !zone.is_empty());
+    if query_zone.is_some_and(|zone| name::validate(zone).is_err()) {
+        return Err(DnstapOutcome::RejectedMalformed);
+    }
+    let asked = time(raw.query_time)?;
+    let (direction, told) = if label.kind == Kind::ResolverQuery {
+        (Direction::ToServer, asked.zip(raw.query))
+    } else {
+        (Direction::FromServer, time(raw.response_time)?.zip(raw.response))
+    };
+    let (time, octets) = told.ok_or(DnstapOutcome::RejectedIncomplete)?;
+    if octets.len() > message_octets_max(transport) {
+        return Err(DnstapOutcome::RejectedMalformed);
+    }
+    Ok(Message {
+        time,
+        resolver: resolver(&raw, &server)?,
+        server,
+        direction,
+        transport,
+        octets,
+        checksum: None,
+        datagram: None,
+        // A clock that was set back in between must not make the answer older than the question.
+        asked: asked.filter(|_| direction == Direction::FromServer).map(|asked| asked.min(time)),
+        query_zone,
+    })
+}
+
+/// The longest message that the transport can carry, and that can be stored as if it had come by it.
+fn message_octets_max(transport: Transport) -> usize {
+    match transport {
+        Transport::Udp => DNSTAP_UDP_MESSAGE_OCTETS_MAX,
+        Transport::Tcp => DNSTAP_TCP_MESSAGE_OCTETS_MAX,
+    }
+}
+
+/// The resolver's end; unspecified, of the server's family, and zero where the sender does not tell it.
+fn resolver(raw: &Raw<'_>, server: &Endpoint) -> Result<Endpoint, DnstapOutcome> {
+    let unspecified = match server.address {
+        IpAddr::V4(_) => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+        IpAddr::V6(_) => IpAddr::V6(Ipv6Addr::UNSPECIFIED),
+    };
+    let told = address(raw.query_address).filter(|told| told.is_ipv4() == server.address.is_ipv4());
+    // Unbound writes 53 where it does not know its port; no resolver has asked from there since RFC 5452.
+    let port = port(raw.query_port)?;
+    Ok(Endpoint { address: told.unwrap_or(unspecified), port: if port == DNS_PORT { 0 } else { port } })
 }
 
 fn address(octets: &[u8]) -> Option<IpAddr> {
@@ -345,16 +256,16 @@ fn address(octets: &[u8]) -> Option<IpAddr> {
     }
 }
 
-fn port(number: u32) -> Result<u16, Outcome> {
-    u16::try_from(number).map_err(|_| Outcome::RejectedMalformed)
+fn port(number: u32) -> Result<u16, DnstapOutcome> {
+    u16::try_from(number).map_err(|_| DnstapOutcome::RejectedMalformed)
 }
 
 /// None without seconds.
-fn time((seconds, nanoseconds): (Option<u64>, u32)) -> Result<Option<Timestamp>, Outcome> {
+fn time((seconds, nanoseconds): (Option<u64>, u32)) -> Result<Option<Timestamp>, DnstapOutcome> {
     let Some(seconds) = seconds else { return Ok(None) };
-    let seconds = u32::try_from(seconds).map_err(|_| Outcome::RejectedTime)?;
+    let seconds = u32::try_from(seconds).map_err(|_| DnstapOutcome::RejectedTime)?;
     if nanoseconds >= NANOSECONDS {
-        return Err(Outcome::RejectedMalformed);
+        return Err(DnstapOutcome::RejectedMalformed);
     }
     Ok(Some(Timestamp::new(seconds, nanoseconds)))
 }
@@ -414,6 +325,102 @@ mod tests {
         message
     }
 
+    fn end(address: &str, port: u16) -> Endpoint {
+        Endpoint { address: address.parse().unwrap(), port }
+    }
+
+    #[test]
+    fn a_response_with_all_that_is_recommended() {
+        let frame = frame(&response(4, &[]));
+        let message = read(&frame).unwrap();
+        assert_eq!(message.resolver, end("192.0.2.1", 40_000));
+        assert_eq!(message.server, end("198.51.100.53", 53));
+        assert_eq!((message.direction, message.transport), (Direction::FromServer, Transport::Udp));
+        assert_eq!((message.time, message.asked), (RESPONSE_TIME, Some(QUERY_TIME)));
+        assert_eq!((message.octets, message.query_zone), (&b"response"[..], Some(ZONE)));
+        assert!(message.checksum.is_none() && message.datagram.is_none());
+    }
+
+    #[test]
+    fn a_query_over_tcp_and_ipv6() {
+        let mut query = Vec::new();
+        query.uint(field::TYPE, 3);
+        query.uint(field::SOCKET_PROTOCOL, 2);
+        query.octets(field::RESPONSE_ADDRESS, &Ipv6Addr::LOCALHOST.octets());
+        put_time(&mut query, [field::QUERY_TIME_SEC, field::QUERY_TIME_NSEC], QUERY_TIME);
+        query.octets(field::QUERY_MESSAGE, b"query");
+        let frame = frame(&query);
+        let message = read(&frame).unwrap();
+        assert_eq!((message.resolver, message.server), (end("::", 0), end("::1", 53)));
+        assert_eq!((message.direction, message.transport), (Direction::ToServer, Transport::Tcp));
+        assert_eq!((message.time, message.asked), (QUERY_TIME, None));
+        assert_eq!((message.octets, message.query_zone), (&b"query"[..], None));
+    }
+
+    #[test]
+    fn what_the_sender_does_not_tell_of_the_resolver_is_unspecified() {
+        let untold = response(4, &[field::QUERY_ADDRESS, field::QUERY_PORT, field::QUERY_TIME_SEC]);
+        let mut of_unbound = untold.clone();
+        of_unbound.octets(field::QUERY_ADDRESS, &[0; 4]);
+        of_unbound.uint(field::QUERY_PORT, 53);
+        let mut other_family = untold.clone();
+        other_family.octets(field::QUERY_ADDRESS, &[1; 16]);
+        for message in [untold, of_unbound.clone(), other_family] {
+            let frame = frame(&message);
+            let message = read(&frame).unwrap();
+            assert_eq!((message.resolver, message.asked), (end("0.0.0.0", 0), None));
+        }
+        // The port alone is worth keeping: a response finds its query by it.
+        let frame = frame(&with(of_unbound, field::QUERY_PORT, 40_000));
+        assert_eq!(read(&frame).unwrap().resolver, end("0.0.0.0", 40_000));
+    }
+
+    #[test]
+    fn no_answer_is_older_than_its_question() {
+        let frame = frame(&with(response(4, &[]), field::QUERY_TIME_SEC, RESPONSE_TIME.seconds() + 1));
+        assert_eq!(read(&frame).unwrap().asked, Some(RESPONSE_TIME));
+    }
+
+    #[test]
+    fn each_frame_has_its_outcome() {
+        let ordinary = || response(4, &[]);
+        let cases = [
+            (response(1, &[]), DnstapOutcome::FilteredAuth),
+            (response(2, &[]), DnstapOutcome::FilteredAuth),
+            (response(5, &[]), DnstapOutcome::FilteredClient),
+            (response(6, &[]), DnstapOutcome::FilteredClient),
+            (response(7, &[]), DnstapOutcome::FilteredForwarder),
+            (response(8, &[]), DnstapOutcome::FilteredForwarder),
+            (response(9, &[]), DnstapOutcome::FilteredStub),
+            (response(10, &[]), DnstapOutcome::FilteredStub),
+            (response(11, &[]), DnstapOutcome::FilteredTool),
+            (response(12, &[]), DnstapOutcome::FilteredTool),
+            (response(13, &[]), DnstapOutcome::FilteredUpdate),
+            (response(14, &[]), DnstapOutcome::FilteredUpdate),
+            (response(99, &[]), DnstapOutcome::FilteredOther),
+            (response(3, &[]), DnstapOutcome::RejectedIncomplete),
+            (response(4, &[field::SOCKET_PROTOCOL]), DnstapOutcome::RejectedIncomplete),
+            (response(4, &[field::RESPONSE_ADDRESS]), DnstapOutcome::RejectedIncomplete),
+            (response(4, &[field::RESPONSE_TIME_SEC]), DnstapOutcome::RejectedIncomplete),
+            (response(4, &[field::RESPONSE_MESSAGE]), DnstapOutcome::RejectedIncomplete),
+            (with(ordinary(), field::SOCKET_PROTOCOL, 3), DnstapOutcome::FilteredEncrypted),
+            (with(ordinary(), field::SOCKET_PROTOCOL, 7), DnstapOutcome::FilteredEncrypted),
+            (with(ordinary(), field::SOCKET_PROTOCOL, 8), DnstapOutcome::RejectedIncomplete),
+            (with(ordinary(), field::RESPONSE_PORT, 5353), DnstapOutcome::FilteredPort),
+            (with(ordinary(), field::RESPONSE_PORT, 65_536), DnstapOutcome::RejectedMalformed),
+            (with(ordinary(), field::RESPONSE_TIME_SEC, 1 << 32), DnstapOutcome::RejectedTime),
+            (Vec::new(), DnstapOutcome::RejectedMalformed),
+            (b"\xff".to_vec(), DnstapOutcome::RejectedMalformed),
+        ];
+        for (message, outcome) in cases {
+            assert_eq!(read(&frame(&message)).err(), Some(outcome), "{message:02x?}");
+        }
+        let mut bad_zone = ordinary();
+        bad_zone.octets(field::QUERY_ZONE, b"example");
+        assert_eq!(read(&frame(&bad_zone)).err(), Some(DnstapOutcome::RejectedMalformed));
+        assert_eq!(read(b"").err(), Some(DnstapOutcome::RejectedMalformed));
+    }
+
     #[test]
     fn a_message_fits_what_its_transport_can_carry() {
         for (protocol, limit) in [(1, DNSTAP_UDP_MESSAGE_OCTETS_MAX), (2, DNSTAP_TCP_MESSAGE_OCTETS_MAX)] {
@@ -422,97 +429,12 @@ mod tests {
                 message.uint(field::SOCKET_PROTOCOL, protocol);
                 message.octets(field::RESPONSE_MESSAGE, &vec![0; octets]);
                 let frame = frame(&message);
-                let read = Exchange::read(&frame);
-                match fits {
-                    true => assert_eq!(read.unwrap().message.octets().len(), octets),
-                    false => assert_eq!(read, Err(Outcome::RejectedMalformed)),
+                match read(&frame) {
+                    Ok(message) => assert!(fits && message.octets.len() == octets),
+                    Err(outcome) => assert!(!fits && outcome == DnstapOutcome::RejectedMalformed),
                 }
             }
         }
-    }
-
-    #[test]
-    fn a_response_with_all_that_is_recommended() {
-        let exchange = Exchange {
-            transport: Transport::Udp,
-            initiator: "192.0.2.1".parse().unwrap(),
-            responder: "198.51.100.53".parse().unwrap(),
-            initiator_port: 40_000,
-            responder_port: 53,
-            query_time: Some(QUERY_TIME),
-            zone: Some(ZONE),
-            message: Message::Response { time: RESPONSE_TIME, octets: b"response" },
-        };
-        assert_eq!(Exchange::read(&frame(&response(4, &[]))), Ok(exchange));
-    }
-
-    #[test]
-    fn a_query_over_tcp_and_ipv6() {
-        let mut message = Vec::new();
-        message.uint(field::TYPE, 3);
-        message.uint(field::SOCKET_PROTOCOL, 2);
-        message.octets(field::RESPONSE_ADDRESS, &Ipv6Addr::LOCALHOST.octets());
-        put_time(&mut message, [field::QUERY_TIME_SEC, field::QUERY_TIME_NSEC], QUERY_TIME);
-        message.octets(field::QUERY_MESSAGE, b"query");
-        let exchange = Exchange {
-            transport: Transport::Tcp,
-            initiator: Ipv6Addr::UNSPECIFIED.into(),
-            responder: Ipv6Addr::LOCALHOST.into(),
-            initiator_port: 0,
-            responder_port: 53,
-            query_time: Some(QUERY_TIME),
-            zone: None,
-            message: Message::Query { time: QUERY_TIME, octets: b"query" },
-        };
-        assert_eq!(Exchange::read(&frame(&message)), Ok(exchange));
-    }
-
-    #[test]
-    fn what_the_sender_does_not_tell_of_the_resolver_is_unspecified() {
-        let message = frame(&response(4, &[field::QUERY_ADDRESS, field::QUERY_PORT, field::QUERY_TIME_SEC]));
-        let exchange = Exchange::read(&message).unwrap();
-        assert_eq!(exchange.initiator, IpAddr::from(Ipv4Addr::UNSPECIFIED));
-        assert_eq!((exchange.initiator_port, exchange.query_time), (0, None));
-    }
-
-    #[test]
-    fn each_frame_has_its_outcome() {
-        let ordinary = || response(4, &[]);
-        let cases = [
-            (response(1, &[]), Outcome::FilteredAuth),
-            (response(2, &[]), Outcome::FilteredAuth),
-            (response(5, &[]), Outcome::FilteredClient),
-            (response(6, &[]), Outcome::FilteredClient),
-            (response(7, &[]), Outcome::FilteredForwarder),
-            (response(8, &[]), Outcome::FilteredForwarder),
-            (response(9, &[]), Outcome::FilteredStub),
-            (response(10, &[]), Outcome::FilteredStub),
-            (response(11, &[]), Outcome::FilteredTool),
-            (response(12, &[]), Outcome::FilteredTool),
-            (response(13, &[]), Outcome::FilteredUpdate),
-            (response(14, &[]), Outcome::FilteredUpdate),
-            (response(99, &[]), Outcome::FilteredOther),
-            (response(3, &[]), Outcome::RejectedIncomplete),
-            (response(4, &[field::SOCKET_PROTOCOL]), Outcome::RejectedIncomplete),
-            (response(4, &[field::RESPONSE_ADDRESS]), Outcome::RejectedIncomplete),
-            (response(4, &[field::RESPONSE_TIME_SEC]), Outcome::RejectedIncomplete),
-            (response(4, &[field::RESPONSE_MESSAGE]), Outcome::RejectedIncomplete),
-            (with(ordinary(), field::SOCKET_PROTOCOL, 3), Outcome::FilteredEncrypted),
-            (with(ordinary(), field::SOCKET_PROTOCOL, 7), Outcome::FilteredEncrypted),
-            (with(ordinary(), field::SOCKET_PROTOCOL, 8), Outcome::RejectedIncomplete),
-            (with(ordinary(), field::RESPONSE_PORT, 5353), Outcome::FilteredPort),
-            (with(ordinary(), field::RESPONSE_PORT, 65_536), Outcome::RejectedMalformed),
-            (with(ordinary(), field::RESPONSE_TIME_SEC, 1 << 32), Outcome::RejectedTime),
-            (Vec::new(), Outcome::RejectedMalformed),
-            (b"\xff".to_vec(), Outcome::RejectedMalformed),
-        ];
-        for (message, outcome) in cases {
-            assert_eq!(Exchange::read(&frame(&message)), Err(outcome), "{message:02x?}");
-        }
-        let mut bad_zone = ordinary();
-        bad_zone.octets(field::QUERY_ZONE, b"example");
-        assert_eq!(Exchange::read(&frame(&bad_zone)), Err(Outcome::RejectedMalformed));
-        assert_eq!(Exchange::read(b""), Err(Outcome::RejectedMalformed));
     }
 
     #[test]
@@ -523,15 +445,15 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_octets_are_an_exchange_or_an_outcome(
+        fn any_octets_are_a_message_or_an_outcome(
             message in prop::collection::vec(any::<u8>(), 0..200),
             cut in 0_usize..200,
         ) {
-            let _ = Exchange::read(&message);
-            let _ = Exchange::read(&frame(&message));
+            let _ = read(&message);
+            let _ = read(&frame(&message));
             let whole = frame(&response(4, &[]));
-            let outcome = Exchange::read(&whole[..whole.len().min(cut)]);
-            prop_assert!(cut >= whole.len() || outcome == Err(Outcome::RejectedMalformed));
+            let outcome = read(&whole[..whole.len().min(cut)]).err();
+            prop_assert!(cut >= whole.len() || outcome == Some(DnstapOutcome::RejectedMalformed));
         }
     }
 }

@@ -84,11 +84,11 @@ impl Exchange {
         &self.fates
     }
 
-    /// Takes in a message.
-    pub fn take(&mut self, filter: &Filter, message: &Message<'_>) {
+    /// Takes in a message that became known at the time `now`.
+    pub fn take(&mut self, filter: &Filter, message: &Message<'_>, now: Timestamp) {
         self.messages_seen += 1;
         let taken = filter.admit(message).and_then(|admitted| match message.direction {
-            Direction::ToServer => self.take_query(message, &admitted),
+            Direction::ToServer => self.take_query(message, &admitted, now),
             Direction::FromServer => self.take_response(message, &admitted),
         });
         self.fates.push(taken.unwrap_or_else(|outcome| {
@@ -130,6 +130,7 @@ impl Exchange {
         &mut self,
         message: &Message<'_>,
         admitted: &Admitted<'_>,
+        now: Timestamp,
     ) -> Result<MessageFate, MessageOutcome> {
         match self.judge(message)? {
             // The response decides.
@@ -142,7 +143,8 @@ impl Exchange {
             false => &[],
         };
         let key = key_of(message, admitted);
-        self.table.insert(&Pending { key, question: admitted.question, packets, time: message.time });
+        let query = Pending { key, question: admitted.question, packets, time: message.time };
+        self.table.insert(&query, now);
         Ok(MessageFate { outcome: MessageOutcome::Pending, kind: None })
     }
 
@@ -152,7 +154,7 @@ impl Exchange {
         admitted: &Admitted<'_>,
     ) -> Result<MessageFate, MessageOutcome> {
         let verdict = self.judge(message)?;
-        let Exchange { table, output, names, scrubber, .. } = self;
+        let Exchange { table, output, names, scrubber, messages_seen, .. } = self;
         let scrubbed = scrub(scrubber, self.keep_edns_options, message.octets)?;
         let key = key_of(message, admitted);
         let answered = table.pair(&key, admitted.question.as_ref(), admitted.header.rcode(), |query| {
@@ -163,6 +165,13 @@ impl Exchange {
             }
             output.response(message, scrubbed, admitted, &key, Some(query));
             Ok(())
+        });
+        let answered = answered.or_else(|| {
+            // The resolver did not report its query apart, or so long before that it has been given up.
+            let time = message.asked?;
+            *messages_seen += 1;
+            let query = Pending { key, question: admitted.question, packets: &[], time };
+            Some(admit(verdict).map(|()| output.response(message, scrubbed, admitted, &key, Some(&query))))
         });
         let kind = match answered {
             Some(Ok(())) => Kind::QueryResponse,

@@ -121,6 +121,11 @@ impl Filter {
         }
     }
 
+    /// Whether a server is one of the listed resolvers, so that what it is asked is no upstream traffic.
+    pub fn lists(&self, server: &Endpoint) -> bool {
+        !self.resolvers.is_everybody(server.address.is_ipv4()) && self.resolvers.contains(&server.address)
+    }
+
     /// What is known of the message if it enters, and its outcome if it does not.
     pub fn admit<'a>(&self, message: &Message<'a>) -> Result<Admitted<'a>, MessageOutcome> {
         let header = Header::parse(message.octets).ok_or(MessageOutcome::RejectedMalformed)?;

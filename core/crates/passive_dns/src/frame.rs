@@ -95,6 +95,8 @@ pub struct Frame<'a> {
 #[derive(Debug)]
 pub enum Event<'a> {
     Frame(Frame<'a>),
+    /// A message of [`crate::dnstap`].
+    Dnstap(&'a [u8]),
     /// Nothing came within the time given.
     Idle,
     /// A signal arrived: the caller should give its handler a chance to run.

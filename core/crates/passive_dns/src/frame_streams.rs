@@ -23,9 +23,9 @@ const ESCAPE: u32 = 0;
 const NUMBER_OCTETS: usize = 4;
 const FIELD_CONTENT_TYPE: u32 = 1;
 
-/// What a connection's buffer begins with, and what the reader asks of a socket at once: hundreds of frames of
-/// 200 to 500 octets.
-const BUFFER_OCTETS: usize = 64 << 10;
+/// What a connection's buffer begins with, and what the reader asks of a socket at once: dozens of frames of 200 to
+/// 500 octets.
+const BUFFER_OCTETS: usize = 16 << 10;
 
 /// Control frame types.
 mod control {
@@ -367,8 +367,8 @@ mod tests {
                 "it does not speak Frame Streams: its first octets are [47, 45, 54, 20]",
             ),
             (
-                [frame(control::START, &[CONTENT_TYPE]), 262_145_u32.to_be_bytes().to_vec()].concat(),
-                "it announces a frame of 262145 octets, and the limit is 262144",
+                [frame(control::START, &[CONTENT_TYPE]), 147_457_u32.to_be_bytes().to_vec()].concat(),
+                "it announces a frame of 147457 octets, and the limit is 147456",
             ),
             (
                 [ESCAPE.to_be_bytes(), 513_u32.to_be_bytes()].concat(),

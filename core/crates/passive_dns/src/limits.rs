@@ -99,9 +99,16 @@ pub const PAIRING_WALK_MAX: usize = 256;
 
 //------------ dnstap ------------------------------------------------------------------------------------------
 
-/// A data frame. A dnstap message carries two DNS messages of 65,535 octets at most, names of 255 and the sender's
-/// own words: twice that is beyond anything in use, and what other receivers take.
-pub const DATA_FRAME_OCTETS_MAX: usize = 1 << 18;
+/// A data frame. A dnstap message carries two DNS messages of 65,535 octets at most; another 16 KiB are for names,
+/// addresses and the sender's own words.
+pub const DATA_FRAME_OCTETS_MAX: usize = 2 * 65_536 + (16 << 10);
+
+/// How far a sender's clock may be ahead of this host's: clocks that are kept differ by far less than a second, and
+/// clocks that are not by more than a minute.
+pub const DNSTAP_AHEAD_MAX: Duration = Duration::from_secs(60);
+
+/// How old a message may be: a resolver keeps some while nobody reads, on a quiet one for hours.
+pub const DNSTAP_AGE_MAX: Duration = Duration::from_secs(86_400);
 
 /// The DNS message in a data frame: what fits a datagram of either family, 65,535 octets less the headers of IPv6
 /// and UDP; and what a length of 16 bits can say over TCP (RFC 1035 section 4.2.2).

@@ -62,6 +62,8 @@ pub struct Message<'a> {
     pub checksum: Option<UdpChecksum>,
     /// What it came in, if that was one datagram.
     pub datagram: Option<Datagram<'a>>,
+    /// When the query went that this response answers, if the resolver told.
+    pub asked: Option<Timestamp>,
     /// The zone whose server was asked, as wire name, if the resolver told.
     pub query_zone: Option<&'a [u8]>,
 }

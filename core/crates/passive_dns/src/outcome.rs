@@ -1,6 +1,6 @@
-//! What becomes of packets, and of the messages that they carry.
+//! What becomes of packets and dnstap frames, and of the messages that they carry.
 //!
-//! Two ledgers, one behind the other. A packet is judged by what can be seen before a DNS message is there: link
+//! Two ledgers, one behind the other. A packet or a frame is judged by what can be seen before a DNS message is there: link
 //! type, addresses, protocol, ports, headers. A message, whatever it came by, is judged by its contents. Each unit
 //! has exactly one outcome; two of the outcomes are places to wait in, and their counts fall again.
 
@@ -90,6 +90,28 @@ impl From<Malformed> for MessageOutcome {
     }
 }
 
+outcomes! {
+    /// What becomes of a dnstap frame.
+    DnstapOutcome {
+        Passed => "dnstap_frames_passed", "It carried a message.";
+        FilteredAuth => "dnstap_frames_filtered_auth", "It tells of an authoritative server's clients.";
+        FilteredClient => "dnstap_frames_filtered_client", "It tells of the resolver's clients.";
+        FilteredForwarder => "dnstap_frames_filtered_forwarder", "It tells of another resolver, which is asked instead.";
+        FilteredStub => "dnstap_frames_filtered_stub", "It tells of a stub resolver.";
+        FilteredTool => "dnstap_frames_filtered_tool", "It tells of a tool.";
+        FilteredUpdate => "dnstap_frames_filtered_update", "It tells of a dynamic update.";
+        FilteredOther => "dnstap_frames_filtered_other", "It tells of something that has no name here yet.";
+        FilteredEncrypted => "dnstap_frames_filtered_encrypted",
+            "It tells of TLS, HTTPS, QUIC or DNSCrypt, of which no sensor on the wire sees anything.";
+        FilteredPort => "dnstap_frames_filtered_port", "The server's port is not 53.";
+        FilteredBothListed => "dnstap_frames_filtered_both_listed", "The server is a listed resolver.";
+        RejectedMalformed => "dnstap_frames_rejected_malformed", "It is no dnstap message.";
+        RejectedIncomplete => "dnstap_frames_rejected_incomplete",
+            "The message, its time, its transport or the server's address is missing.";
+        RejectedTime => "dnstap_frames_rejected_time", "Its time is in the future, or more than a day ago.";
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -98,6 +120,9 @@ mod tests {
     fn every_outcome_has_its_counter() {
         for outcome in PacketOutcome::ALL {
             assert!(outcome.counter().starts_with("packets_"), "{outcome:?}");
+        }
+        for outcome in DnstapOutcome::ALL {
+            assert!(outcome.counter().starts_with("dnstap_frames_"), "{outcome:?}");
         }
         for outcome in MessageOutcome::ALL {
             let waits = outcome == MessageOutcome::Pending;

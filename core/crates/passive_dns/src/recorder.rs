@@ -4,15 +4,17 @@ use std::time::{Duration, Instant};
 
 use crate::checksum::verify_udp;
 use crate::counters::Counters;
+use crate::dnstap;
 use crate::error::SettingError;
 use crate::exchange::{Exchange, MessageFate};
 use crate::filter::{self, Ends, Filter};
 use crate::fragments::Fragments;
 use crate::frame::{Event, Frame, FrameSource, Timestamp};
 use crate::icmp::{IcmpError, PROTOCOL_ICMP, PROTOCOL_ICMPV6, Refusal};
+use crate::limits::{DNSTAP_AGE_MAX, DNSTAP_AHEAD_MAX};
 use crate::message::{Datagram, Direction, Endpoint, Message, Transport};
 use crate::nmsg::Container;
-use crate::outcome::PacketOutcome;
+use crate::outcome::{DnstapOutcome, PacketOutcome};
 use crate::packet::{PROTOCOL_TCP, PROTOCOL_UDP, Packet, u16_at};
 use crate::resolvers::Resolvers;
 use crate::settings::Settings;
@@ -50,6 +52,8 @@ pub struct Recorder {
     fragments: Fragments,
     transports: Transports,
     packets_seen: u64,
+    dnstap_frames_seen: u64,
+    dnstap_frames: [u64; DnstapOutcome::COUNTERS.len()],
     /// The time of the latest packet or, of a live source, the time of day.
     clock: Timestamp,
 }
@@ -66,6 +70,8 @@ impl Recorder {
                 packets: [0; PacketOutcome::COUNTERS.len()],
             },
             packets_seen: 0,
+            dnstap_frames_seen: 0,
+            dnstap_frames: [0; DnstapOutcome::COUNTERS.len()],
             clock: Timestamp::default(),
         })
     }
@@ -96,6 +102,9 @@ impl Recorder {
                     Event::Frame(frame) => {
                         self.record(&frame);
                     }
+                    Event::Dnstap(frame) => {
+                        self.record_dnstap(frame);
+                    }
                     Event::Idle => break,
                     Event::Interrupted => return Ok(Pause::Elapsed),
                     Event::End => return Ok(Pause::End),
@@ -115,6 +124,16 @@ impl Recorder {
         let packet = self.take(frame);
         self.settle();
         Fate { packet, messages: self.transports.exchange.fates() }
+    }
+
+    /// Takes in one dnstap frame, and tells what became of it. The clock is not the frame's: senders keep frames back.
+    pub fn record_dnstap(&mut self, frame: &[u8]) -> DnstapOutcome {
+        self.transports.exchange.begin();
+        let outcome = self.take_dnstap(frame).err().unwrap_or(DnstapOutcome::Passed);
+        self.dnstap_frames_seen += 1;
+        self.dnstap_frames[outcome as usize] += 1;
+        self.settle();
+        outcome
     }
 
     /// Says what time it is, so that queries expire and containers are sealed while no packet comes.
@@ -137,7 +156,12 @@ impl Recorder {
     }
 
     pub fn counters(&self) -> Counters {
-        let mut counters = Counters { packets_seen: self.packets_seen, ..Counters::default() };
+        let mut counters = Counters {
+            packets_seen: self.packets_seen,
+            dnstap_frames_seen: self.dnstap_frames_seen,
+            dnstap_frames: self.dnstap_frames,
+            ..Counters::default()
+        };
         let Transports { packets, streams, exchange, .. } = &self.transports;
         for (place, outcome) in PacketOutcome::ALL.into_iter().enumerate() {
             let of_streams: u64 = streams_fates(outcome).map(|fate| streams.settled(fate)).sum();
@@ -146,6 +170,24 @@ impl Recorder {
         counters.packets[PacketOutcome::Waiting as usize] = self.fragments.waiting() + streams.waiting();
         exchange.count(&mut counters);
         counters
+    }
+
+    fn take_dnstap(&mut self, frame: &[u8]) -> Result<(), DnstapOutcome> {
+        let message = dnstap::read(frame)?;
+        if self.transports.filter.lists(&message.server) {
+            return Err(DnstapOutcome::FilteredBothListed);
+        }
+        // A query of the future would hold up those behind it in the table, and what is stored keeps its times.
+        let believable = |time: Timestamp| {
+            time.since(self.clock) <= DNSTAP_AHEAD_MAX && self.clock.since(time) <= DNSTAP_AGE_MAX
+        };
+        if !believable(message.time) || !message.asked.is_none_or(believable) {
+            return Err(DnstapOutcome::RejectedTime);
+        }
+        let Transports { filter, exchange, .. } = &mut self.transports;
+        // Senders keep frames back: whoever is behind would else have waited too long already.
+        exchange.take(filter, &message, self.clock);
+        Ok(())
     }
 
     fn take(&mut self, frame: &Frame<'_>) -> PacketOutcome {
@@ -263,9 +305,10 @@ impl Transports {
             octets: &datagram[udp::HEADER_OCTETS..],
             checksum: judged.then(|| verify_udp(&packet.source, &packet.destination, datagram)),
             datagram: Some(Datagram { octets: packet.octets, transport: packet.transport }),
+            asked: None,
             query_zone: None,
         };
-        self.exchange.take(&self.filter, &message);
+        self.exchange.take(&self.filter, &message, message.time);
         Ok(())
     }
 
@@ -276,7 +319,7 @@ impl Transports {
             .map_err(|_| PacketOutcome::RejectedMalformed)?;
         let Transports { filter, streams, exchange, .. } = self;
         Ok(streams.take(&segment, arrival.time, arrival.packets, |message| {
-            exchange.take(filter, &message_of_stream(message));
+            exchange.take(filter, &message_of_stream(message), message.completed);
         }))
     }
 
@@ -305,13 +348,13 @@ impl Transports {
 
     fn settle(&mut self, now: Timestamp) {
         let Transports { filter, streams, exchange, .. } = self;
-        streams.expire(now, |message| exchange.take(filter, &message_of_stream(message)));
+        streams.expire(now, |message| exchange.take(filter, &message_of_stream(message), message.completed));
         exchange.settle(now);
     }
 
     fn finish(&mut self, now: Timestamp) {
         let Transports { filter, streams, exchange, .. } = self;
-        streams.finish(|message| exchange.take(filter, &message_of_stream(message)));
+        streams.finish(|message| exchange.take(filter, &message_of_stream(message), message.completed));
         exchange.finish(now);
     }
 }
@@ -331,6 +374,7 @@ fn message_of_stream<'a>(message: &tcp::Message<'a>) -> Message<'a> {
         octets: message.octets,
         checksum: None,
         datagram: None,
+        asked: None,
         query_zone: None,
     }
 }

@@ -102,6 +102,11 @@ impl Resolvers {
         Ok(Resolvers { ipv4, ipv6, prefixes, everybody })
     }
 
+    /// No resolver at all: no packet enters, and of dnstap everything does that is a resolver's.
+    pub fn none() -> Self {
+        Resolvers { prefixes: Vec::new(), ipv4: Vec::new(), ipv6: Vec::new(), everybody: [false; 2] }
+    }
+
     /// Whether every address of a family is listed, so that the list tells nobody from anybody.
     pub fn is_everybody(&self, ipv4: bool) -> bool {
         self.everybody[usize::from(!ipv4)]

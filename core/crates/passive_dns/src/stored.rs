@@ -323,6 +323,7 @@ mod tests {
             octets,
             checksum: None,
             datagram: None,
+            asked: None,
             query_zone: None,
         }
     }

@@ -53,6 +53,7 @@ struct Slot {
     key: Key,
     hash: u64,
     time: Timestamp,
+    since: Timestamp,
     older: u32,
     newer: u32,
     /// The next younger entry with this key.
@@ -132,10 +133,10 @@ impl Table {
         self.length == 0
     }
 
-    /// Lets a query wait.
-    pub fn insert(&mut self, query: &Pending<'_>) {
+    /// Lets a query wait, and counts the time from `since`: it may have become known later than it was sent.
+    pub fn insert(&mut self, query: &Pending<'_>, since: Timestamp) {
         let hash = self.hasher.hash_one(query.key);
-        let index = self.allocate(query, hash);
+        let index = self.allocate(query, since, hash);
         self.octets += self.slots[index as usize].octets.len();
         self.length += 1;
         self.append_by_age(index);
@@ -175,7 +176,7 @@ impl Table {
     /// ever expire until the clock is there again.
     pub fn expire<R>(&mut self, now: Timestamp, with: impl FnOnce(&Pending<'_>) -> R) -> Option<R> {
         let oldest = self.slots.get(self.oldest as usize)?;
-        let waited = now.seconds().abs_diff(oldest.time.seconds());
+        let waited = now.seconds().abs_diff(oldest.since.seconds());
         if Duration::from_secs(waited) > self.timeout { self.evict(with) } else { None }
     }
 
@@ -200,7 +201,7 @@ impl Table {
 
     //--- Slots
 
-    fn allocate(&mut self, query: &Pending<'_>, hash: u64) -> u32 {
+    fn allocate(&mut self, query: &Pending<'_>, since: Timestamp, hash: u64) -> u32 {
         let index = match self.free {
             NONE => {
                 let index =
@@ -209,6 +210,7 @@ impl Table {
                     key: query.key,
                     hash,
                     time: query.time,
+                    since,
                     older: NONE,
                     newer: NONE,
                     next_equal: NONE,
@@ -229,6 +231,7 @@ impl Table {
         slot.key = query.key;
         slot.hash = hash;
         slot.time = query.time;
+        slot.since = since;
         slot.next_equal = NONE;
         slot.last_equal = index;
         slot.question = query.question.map(|question| (question.rrtype, question.class));
@@ -344,6 +347,10 @@ mod tests {
         }
     }
 
+    fn insert(table: &mut Table, query: Pending<'_>) {
+        table.insert(&query, query.time);
+    }
+
     fn seconds(query: &Pending<'_>) -> u64 {
         query.time.seconds()
     }
@@ -351,7 +358,7 @@ mod tests {
     #[test]
     fn the_question_must_be_repeated_to_the_letter() {
         let mut table = Table::new(10, TIMEOUT);
-        table.insert(&query(1, Some(b"\x07eXample\0"), 5));
+        insert(&mut table, query(1, Some(b"\x07eXample\0"), 5));
         assert_eq!(table.pair(&key(1), Some(&question(b"\x07example\0")), 0, seconds), None);
         assert_eq!(
             table.pair(&key(1), Some(&Question { rrtype: 2, ..question(b"\x07eXample\0") }), 0, seconds),
@@ -370,10 +377,10 @@ mod tests {
     fn without_a_question_only_failures_pair() {
         for (rcode, pairs) in (0..16).map(|rcode| (rcode, [1, 2, 4, 5].contains(&rcode))) {
             let mut table = Table::new(10, TIMEOUT);
-            table.insert(&query(1, Some(b"\x07example\0"), 5));
+            insert(&mut table, query(1, Some(b"\x07example\0"), 5));
             assert_eq!(table.pair(&key(1), None, rcode, seconds).is_some(), pairs, "rcode {rcode}");
             let mut table = Table::new(10, TIMEOUT);
-            table.insert(&query(1, None, 5));
+            insert(&mut table, query(1, None, 5));
             let answered = table.pair(&key(1), Some(&question(b"\0")), rcode, seconds).is_some();
             assert_eq!(answered, pairs, "rcode {rcode}");
         }
@@ -382,8 +389,8 @@ mod tests {
     #[test]
     fn a_repeated_query_waits_twice_and_the_older_is_answered() {
         let mut table = Table::new(10, TIMEOUT);
-        table.insert(&query(1, Some(b"\0"), 5));
-        table.insert(&query(1, Some(b"\0"), 6));
+        insert(&mut table, query(1, Some(b"\0"), 5));
+        insert(&mut table, query(1, Some(b"\0"), 6));
         assert_eq!(table.pair(&key(1), Some(&question(b"\0")), 0, seconds), Some(5));
         assert_eq!(table.len(), 1);
         assert_eq!(table.pair(&key(1), Some(&question(b"\0")), 0, seconds), Some(6));
@@ -393,16 +400,24 @@ mod tests {
     #[test]
     fn the_timeout_counts_whole_seconds_strictly() {
         let mut table = Table::new(10, TIMEOUT);
-        table.insert(&query(1, None, 100));
+        insert(&mut table, query(1, None, 100));
         assert_eq!(table.expire(Timestamp::new(160, 999_999_999), seconds), None);
         assert_eq!(table.expire(Timestamp::new(161, 0), seconds), Some(100));
         assert_eq!(table.expire(Timestamp::new(161, 0), seconds), None);
     }
 
     #[test]
+    fn a_query_that_became_known_late_waits_from_then_on() {
+        let mut table = Table::new(10, TIMEOUT);
+        table.insert(&query(1, None, 100), Timestamp::new(3700, 0));
+        assert_eq!(table.expire(Timestamp::new(3760, 0), seconds), None);
+        assert_eq!(table.expire(Timestamp::new(3761, 0), seconds), Some(100));
+    }
+
+    #[test]
     fn a_clock_that_steps_back_expires_only_what_is_further_ahead_than_the_timeout() {
         let mut table = Table::new(10, TIMEOUT);
-        table.insert(&query(1, None, 1000));
+        insert(&mut table, query(1, None, 1000));
         assert_eq!(table.expire(Timestamp::new(940, 0), seconds), None);
         assert_eq!(table.expire(Timestamp::new(10, 0), seconds), Some(1000));
     }
@@ -411,7 +426,7 @@ mod tests {
     fn the_oldest_leaves_a_full_table() {
         let mut table = Table::new(2, TIMEOUT);
         for (id, time) in [(1, 1), (2, 2), (3, 3)] {
-            table.insert(&query(id, Some(b"\0"), time));
+            insert(&mut table, query(id, Some(b"\0"), time));
         }
         assert_eq!(table.shrink(seconds), Some(1));
         assert_eq!(table.shrink(seconds), None);
@@ -422,10 +437,10 @@ mod tests {
     fn octets_are_bounded_too() {
         let mut table = Table::new(100, TIMEOUT);
         table.octets_max = 14;
-        table.insert(&query(1, Some(b"\0"), 1));
-        table.insert(&query(2, Some(b"\0"), 2));
+        insert(&mut table, query(1, Some(b"\0"), 1));
+        insert(&mut table, query(2, Some(b"\0"), 2));
         assert_eq!(table.shrink(seconds), None);
-        table.insert(&query(3, Some(b"\0"), 3));
+        insert(&mut table, query(3, Some(b"\0"), 3));
         assert_eq!(table.shrink(seconds), Some(1));
         assert_eq!(table.shrink(seconds), None);
     }
@@ -474,7 +489,7 @@ mod tests {
             for (time, step) in steps.into_iter().enumerate() {
                 match step {
                     Step::Insert(id, name) => {
-                        table.insert(&query(id, NAMES[name], time as u32));
+                        insert(&mut table, query(id, NAMES[name], time as u32));
                         model.0.push((id, name, time as u64));
                     }
                     Step::Pair(id, name, rcode) => {

@@ -367,6 +367,7 @@ fn kept_of_tcp(texts: usize) -> (Vec<u8>, usize) {
         octets: &response,
         checksum: None,
         datagram: None,
+        asked: None,
         query_zone: None,
     };
     let mut buffer = Vec::new();

@@ -66,7 +66,8 @@ impl From<Error> for PyErr {
                 error @ (Capture::RingSize { .. }
                 | Capture::NoInterfaces
                 | Capture::Repeated { .. }
-                | Capture::NotAmong { .. }),
+                | Capture::NotAmong { .. }
+                | Capture::Endpoint { .. }),
             ) => NativeError::new_err(error.to_string()),
             Error::Capture(error @ Capture::NotPcap { .. }) => FormatError::new_err(error.to_string()),
             Error::Capture(error) => CaptureError::new_err(error.to_string()),

@@ -52,7 +52,8 @@ pub fn explain<'py>(
                         });
                         recorder.take_sealed();
                     }
-                    Event::Idle => {}
+                    // No file has the latter.
+                    Event::Idle | Event::Dnstap(_) => {}
                     Event::Interrupted => return Ok(false),
                     Event::End => return Ok(true),
                 }

@@ -25,7 +25,7 @@ mod _native {
     #[pymodule_export]
     use crate::recorder::{Container, Recorder};
     #[pymodule_export]
-    use crate::sources::{LiveSource, PcapSource};
+    use crate::sources::{DnstapSource, LiveSource, PcapSource};
 
     #[pymodule_export]
     #[expect(non_upper_case_globals, reason = "Python's name for it")]

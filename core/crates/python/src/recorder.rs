@@ -17,7 +17,7 @@ use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict};
 
 use crate::error::Error;
-use crate::sources::{LiveSource, PcapSource, lock};
+use crate::sources::{DnstapSource, LiveSource, PcapSource, lock};
 
 //------------ Container ---------------------------------------------------------------------------------------
 
@@ -41,11 +41,12 @@ fn to_python(py: Python<'_>, containers: Vec<nmsg::Container>) -> Vec<Container>
 
 //------------ Recorder ----------------------------------------------------------------------------------------
 
-/// Either kind of source.
+/// A source of any kind.
 #[derive(FromPyObject)]
 pub enum Source<'py> {
     Pcap(PyRef<'py, PcapSource>),
     Live(PyRef<'py, LiveSource>),
+    Dnstap(PyRef<'py, DnstapSource>),
 }
 
 #[pyclass(frozen, module = "sie_core._native")]
@@ -107,13 +108,18 @@ fn settings(keywords: Option<&Bound<'_, PyDict>>) -> PyResult<Settings> {
     Ok(settings)
 }
 
+/// The resolvers listed; without any, no packet enters, and dnstap alone is recorded.
+fn parse_resolvers(texts: &[String]) -> Result<Resolvers, SettingError> {
+    if texts.is_empty() { Ok(Resolvers::none()) } else { Resolvers::parse(texts) }
+}
+
 #[pymethods]
 impl Recorder {
     #[new]
     #[pyo3(signature = (resolvers, **keywords))]
     fn new(resolvers: Vec<String>, keywords: Option<&Bound<'_, PyDict>>) -> PyResult<Self> {
         let settings = settings(keywords)?;
-        let resolvers = Resolvers::parse(&resolvers).map_err(Error::from)?;
+        let resolvers = parse_resolvers(&resolvers).map_err(Error::from)?;
         Ok(Recorder {
             inner: Mutex::new(recorder::Recorder::new(resolvers, &settings).map_err(Error::from)?),
             at_end: AtomicBool::new(false),
@@ -129,7 +135,7 @@ impl Recorder {
         keywords: Option<&Bound<'_, PyDict>>,
     ) -> PyResult<()> {
         let settings = settings(keywords)?;
-        let resolvers = Resolvers::parse(&resolvers).map_err(Error::from)?;
+        let resolvers = parse_resolvers(&resolvers).map_err(Error::from)?;
         py.detach(|| lock(&self.inner).reconfigure(resolvers, &settings)).map_err(Error::from)?;
         Ok(())
     }
@@ -143,6 +149,13 @@ impl Recorder {
             }
             Source::Live(source) => {
                 let source: &LiveSource = source;
+                py.detach(|| match lock(&source.inner).as_mut() {
+                    Some(source) => self.pump_source(source, patience),
+                    None => Err(CaptureError::Closed),
+                })
+            }
+            Source::Dnstap(source) => {
+                let source: &DnstapSource = source;
                 py.detach(|| match lock(&source.inner).as_mut() {
                     Some(source) => self.pump_source(source, patience),
                     None => Err(CaptureError::Closed),

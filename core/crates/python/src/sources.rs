@@ -5,6 +5,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use passive_dns::error::SettingError;
 use passive_dns::resolvers::Resolvers;
 use passive_dns_capture as capture;
+use passive_dns_capture::dnstap;
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 
@@ -131,5 +132,64 @@ impl LiveSource {
                 source.close();
             }
         });
+    }
+}
+
+#[pyclass(frozen, module = "sie_core._native")]
+pub struct DnstapSource {
+    /// None once it is closed.
+    pub inner: Mutex<Option<dnstap::DnstapSource>>,
+    reports: dnstap::Reports,
+    ports: Vec<Option<u16>>,
+}
+
+#[pymethods]
+impl DnstapSource {
+    #[new]
+    #[pyo3(signature = (listen, *, mode = 0o660, group = None, admit_remote = false))]
+    fn new(
+        py: Python<'_>,
+        listen: Vec<String>,
+        mode: u32,
+        group: Option<u32>,
+        admit_remote: bool,
+    ) -> Result<Self, Error> {
+        let access = dnstap::Access { mode, group, admit_remote };
+        let source = py.detach(|| dnstap::DnstapSource::open(&listen, &access, dnstap::PATIENCE))?;
+        let (reports, ports) = (source.reports(), source.ports());
+        Ok(DnstapSource { inner: Mutex::new(Some(source)), reports, ports })
+    }
+
+    #[getter]
+    fn ports(&self) -> Vec<Option<u16>> {
+        self.ports.clone()
+    }
+
+    fn status<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
+        let report = self.reports.latest();
+        let peers = report.peers.iter().map(|peer| {
+            let named = PyDict::new(py);
+            named.set_item("endpoint", &peer.endpoint)?;
+            named.set_item("peer", &peer.peer)?;
+            named.set_item("version", &peer.version)?;
+            named.set_item("frames", peer.frames)?;
+            named.set_item("resolver", peer.resolver)?;
+            Ok(named)
+        });
+        let status = PyDict::new(py);
+        status.set_item("connections", peers.collect::<PyResult<Vec<_>>>()?)?;
+        status.set_item("last_refusal", &report.last_refusal)?;
+        for (name, value) in report.counters() {
+            status.set_item(name, value)?;
+        }
+        Ok(status)
+    }
+
+    fn take_notices(&self) -> Vec<String> {
+        self.reports.take_notices()
+    }
+
+    fn close(&self, py: Python<'_>) {
+        py.detach(|| drop(lock(&self.inner).take()));
     }
 }
