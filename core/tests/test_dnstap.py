@@ -1,5 +1,6 @@
 """dnstap through the native module: a resolver that connects, and the page that says what becomes of it."""
 
+import os
 import socket
 import struct
 import time
@@ -88,7 +89,8 @@ def transactions(containers: list[Container]) -> list[dict[str, Any]]:
 
 
 def test_what_a_resolver_tells_becomes_transactions(tmp_path: Path) -> None:
-    source = DnstapSource([f"unix:{tmp_path}/dnstap.sock"])
+    source = DnstapSource()
+    assert source.listen(f"unix:{tmp_path}/dnstap.sock") is None
     recorder = Recorder([], keep_query_packets=True)
     query = dns.message.make_query("www.example", "A", id=7)
     query.flags &= ~dns.flags.RD
@@ -130,7 +132,8 @@ def test_what_a_resolver_tells_becomes_transactions(tmp_path: Path) -> None:
     counters = recorder.counters()
     assert counters["messages_filtered_rd"] == 1
     assert counters["dnstap_frames_seen"] == counters["dnstap_frames_passed"] == 4
-    (notice,) = source.take_notices()
+    ((trouble, notice),) = source.take_notices()
+    assert not trouble
     assert notice.endswith("unbound 1.17.1, sends what a resolver asks")
 
 
@@ -147,28 +150,65 @@ def test_a_recorder_without_resolvers_lets_no_packet_in(tmp_path: Path) -> None:
 
 def test_a_closed_source(tmp_path: Path) -> None:
     path = tmp_path / "dnstap.sock"
-    source = DnstapSource([f"unix:{path}"], mode=0o600)
+    source = DnstapSource()
+    source.listen(f"unix:{path}", mode=0o600)
     assert path.stat().st_mode & 0o777 == 0o600
     with pytest.raises(CaptureError, match="another program listens there"):
-        DnstapSource([f"unix:{path}"])
+        DnstapSource().listen(f"unix:{path}")
     source.close()
     assert not path.exists()
     with pytest.raises(CaptureError, match="closed"):
         Recorder([]).pump(source, 0.0)
+    with pytest.raises(CaptureError, match="closed"):
+        source.listen(f"unix:{path}")
 
 
 def test_bad_endpoints() -> None:
     with pytest.raises(NativeError, match=r"must be unix:/PATH or tcp:ADDRESS:PORT"):
-        DnstapSource(["tcp:localhost:6000"])
-    with pytest.raises(CaptureError, match="is not on this host alone"):
-        DnstapSource(["tcp:0.0.0.0:0"])
-    remote = DnstapSource(["tcp:0.0.0.0:0"], admit_remote=True)
-    assert [port is not None for port in remote.ports] == [True]
+        DnstapSource().listen("tcp:localhost:6000")
+    with pytest.raises(NativeError, match="resolver"):
+        DnstapSource().listen("tcp:127.0.0.1:0", senders=["resolver.example"])
+    with pytest.raises(CaptureError, match="can be reached from other hosts"):
+        DnstapSource().listen("tcp:0.0.0.0:0")
+    assert DnstapSource().listen("tcp:0.0.0.0:0", senders=["192.0.2.53"])
+
+
+def test_a_socket_belongs_to_its_group(tmp_path: Path) -> None:
+    path, own, other = tmp_path / "dnstap.sock", os.getegid(), 4242
+    source = DnstapSource()
+    source.listen(f"unix:{path}", group=own)
+    assert path.stat().st_gid == own
+    source.close()
+    if os.geteuid() == 0:
+        source = DnstapSource()
+        source.listen(f"unix:{path}", group=other)
+        assert path.stat().st_gid == other
+    else:
+        with pytest.raises(CaptureError, match="giving the socket to its group: "):
+            DnstapSource().listen(f"unix:{path}", group=other)
+
+
+def test_what_was_sent_before_the_end_is_recorded(tmp_path: Path) -> None:
+    source = DnstapSource()
+    source.listen(f"unix:{tmp_path}/dnstap.sock")
+    recorder = Recorder([])
+    query = dns.message.make_query("www.example", "A", id=7)
+    query.flags &= ~dns.flags.RD
+    with socket.socket(socket.AF_UNIX) as resolver:
+        resolver.connect(f"{tmp_path}/dnstap.sock")
+        resolver.sendall(control(START))
+        pump(recorder, source, "dnstap_connections_open", 1)
+        resolver.sendall(frame(RESOLVER_QUERY, query.to_wire(), time.time()) * 10)
+        source.drain()
+        while not recorder.at_end:
+            recorder.pump(source, DEADLINE)
+    (container,) = recorder.finish()
+    assert container.transactions == 10
 
 
 def test_the_page_lists_every_counter() -> None:
     page = PAGE.read_text()
-    connections = [name for name in DnstapSource([]).status() if name.startswith("dnstap_connections_")]
+    connections = [name for name in DnstapSource().status() if name.startswith("dnstap_connections_")]
     for counter in connections:
         assert f"`{counter}`" in page, counter
     for counter in Recorder([]).counters():

@@ -107,23 +107,30 @@ class LiveSource:
 class DnstapSource:
     """The dnstap that resolvers bring: Frame Streams over UNIX sockets and TCP.
 
-    ``listen``: "unix:/PATH" (a file of ``mode`` and, by number, ``group``; a stale one is replaced) or
-    "tcp:ADDRESS:PORT", where only a loopback address is taken unless ``admit_remote``. Reads as fast as it is
-    pumped; senders drop by themselves what is not read. Raises CaptureError, NativeError for a bad endpoint.
-    Source: docs/reference/dnstap.md.
+    Reads as fast as it is pumped; senders drop by themselves what is not read. Source:
+    docs/reference/dnstap.md.
     """
 
-    def __new__(
-        cls,
-        listen: Sequence[str],
+    def __new__(cls) -> DnstapSource: ...
+    def listen(
+        self,
+        endpoint: str,
         *,
         mode: int = 0o660,
         group: int | None = None,
-        admit_remote: bool = False,
-    ) -> DnstapSource: ...
-    @property
-    def ports(self) -> list[int | None]:
-        """The TCP ports that are listened on, in the order of ``listen``; None for a UNIX socket."""
+        senders: Sequence[str] | None = None,
+    ) -> int | None:
+        """Listen on one more endpoint; the port, if it is TCP's.
+
+        "unix:/PATH" makes a file of ``mode`` and, by number, ``group``, in the place of a stale one.
+        "tcp:ADDRESS:PORT" takes connections from ``senders`` (addresses or CIDR prefixes); None admits
+        whoever reaches a loopback address, and no other address is listened on without. Raises CaptureError,
+        and NativeError for an endpoint that makes no sense.
+        """
+    def drain(self) -> None:
+        """Take in no connection more. ``pump`` gives what was sent before, for a quarter of a second at most,
+        and then ``Recorder.at_end`` is true.
+        """
     def status(self) -> dict[str, Any]:
         """How it is, as of a moment ago; asking never waits for a ``pump`` in progress.
 
@@ -131,8 +138,10 @@ class DnstapSource:
         (whether a resolver's message has come). ``last_refusal``: a sentence, or None.
         ``dnstap_connections_seen`` is the sum of all other ``dnstap_connections_*``.
         """
-    def take_notices(self) -> list[str]:
-        """What has happened since this was asked last, in sentences for the log."""
+    def take_notices(self) -> list[tuple[bool, str]]:
+        """What has happened since this was asked last, in sentences for the log, each with whether something
+        is wrong; of more than 64 the latest.
+        """
     def close(self) -> None:
         """Close every connection and remove the sockets. Waits for a ``pump`` in progress; a later ``pump``
         raises CaptureError.

@@ -43,8 +43,8 @@ pub enum CaptureError {
     #[error("dnstap endpoint \"{given}\": must be unix:/PATH or tcp:ADDRESS:PORT, as in tcp:127.0.0.1:6000")]
     Endpoint { given: String },
     #[error(
-        "{endpoint} is not on this host alone: whoever reaches it could send false messages, and read nothing but \
-         be read by all between; take a loopback address, or admit remote senders in so many words"
+        "{endpoint} can be reached from other hosts, and TCP tells neither who sends nor keeps secret what: list the \
+         addresses of the resolvers that may send, or listen on a loopback address"
     )]
     RemoteEndpoint { endpoint: String },
     #[error("{endpoint}: another program listens there; stop it or take another path")]

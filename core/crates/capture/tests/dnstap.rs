@@ -10,8 +10,9 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use passive_dns::frame::{Event, FrameSource};
+use passive_dns::resolvers::Resolvers;
 use passive_dns_capture::CaptureError;
-use passive_dns_capture::dnstap::{Access, CONNECTIONS_MAX, DnstapSource, PATIENCE, Report};
+use passive_dns_capture::dnstap::{Access, CONNECTIONS_MAX, DnstapSource, Notice, PATIENCE, Report};
 
 const CONTENT_TYPE: &[u8] = b"protobuf:dnstap.Dnstap";
 const RESOLVER_RESPONSE: u8 = 4;
@@ -94,7 +95,9 @@ impl Folder {
     }
 
     fn open_with(&self, patience: Duration) -> DnstapSource {
-        DnstapSource::open(&[self.endpoint()], &Access::default(), patience).unwrap()
+        let mut source = DnstapSource::new(patience);
+        source.listen(&self.endpoint(), Access::default()).unwrap();
+        source
     }
 
     fn connect(&self) -> UnixStream {
@@ -129,7 +132,7 @@ fn next(source: &mut DnstapSource, count: usize) -> Vec<Vec<u8>> {
 }
 
 /// Runs the source until its report says so; the frames that came.
-fn until(source: &mut DnstapSource, reached: impl Fn(&Report) -> bool) -> Vec<Vec<u8>> {
+fn until(source: &mut DnstapSource, mut reached: impl FnMut(&Report) -> bool) -> Vec<Vec<u8>> {
     let deadline = Instant::now() + Duration::from_secs(10);
     let mut frames = Vec::new();
     while !reached(&source.reports().latest()) {
@@ -156,7 +159,7 @@ fn ended(source: &mut DnstapSource, name: &str) -> String {
 }
 
 fn refused(endpoint: &str) -> String {
-    match DnstapSource::open(&[endpoint.to_owned()], &Access::default(), PATIENCE) {
+    match DnstapSource::new(PATIENCE).listen(endpoint, Access::default()) {
         Ok(_) => panic!("{endpoint} is listened on"),
         Err(error) => error.to_string(),
     }
@@ -201,7 +204,9 @@ fn several_senders_come_and_go_and_come_back() {
     let notices = source.reports().take_notices();
     assert_eq!(notices.len(), 2, "{notices:?}");
     for version in ["one 1.0", "two 2.0"] {
-        let told = |notice: &String| notice.ends_with(&format!("{version}, sends what a resolver asks"));
+        let told = |notice: &Notice| {
+            !notice.trouble && notice.sentence.ends_with(&format!("{version}, sends what a resolver asks"))
+        };
         assert!(notices.iter().any(told), "{notices:?}");
     }
     let reports = source.reports();
@@ -211,9 +216,9 @@ fn several_senders_come_and_go_and_come_back() {
 
 #[test]
 fn tcp_on_loopback() {
-    let endpoints = ["tcp:127.0.0.1:0".to_owned(), "tcp:[::1]:0".to_owned()];
-    let mut source = DnstapSource::open(&endpoints, &Access::default(), PATIENCE).unwrap();
-    for (port, host) in source.ports().into_iter().zip(["127.0.0.1", "::1"]) {
+    let mut source = DnstapSource::new(PATIENCE);
+    for (endpoint, host) in [("tcp:127.0.0.1:0", "127.0.0.1"), ("tcp:[::1]:0", "::1")] {
+        let port = source.listen(endpoint, Access::default()).unwrap();
         let stream = TcpStream::connect((host, port.expect("a port"))).unwrap();
         let mut stream = sender(&mut source, stream);
         stream.write_all(&data(b"frame")).unwrap();
@@ -248,6 +253,16 @@ fn what_bad_peers_do_touches_no_other() {
     let mut slow = folder.sender(&mut source);
     slow.write_all(&data(b"frame")[..6]).unwrap();
     ended(&mut source, "dnstap_connections_rejected_slow");
+
+    // Nor is a frame let grow for ever, an octet at every look.
+    let mut trickling = folder.sender(&mut source);
+    trickling.write_all(&data(&[7; 10_000])[..4]).unwrap();
+    until(&mut source, |report| {
+        // Its pace. Once it is ended, nobody takes the octet.
+        std::thread::sleep(Duration::from_millis(1));
+        let _ = trickling.write(b"x");
+        count(report, "dnstap_connections_rejected_slow") == 3
+    });
 
     // Silence between frames is no fault, however long.
     good.write_all(&data(b"still here")).unwrap();
@@ -286,14 +301,97 @@ fn senders_that_tell_of_clients_only_are_refused() {
 fn connections_are_limited() {
     let folder = Folder::new();
     let mut source = folder.open();
-    let senders: Vec<_> = (0..CONNECTIONS_MAX).map(|_| folder.sender(&mut source)).collect();
+    let mut senders: Vec<_> = (0..CONNECTIONS_MAX).map(|_| folder.sender(&mut source)).collect();
+    for sender in &mut senders {
+        sender.write_all(&data(&message(RESOLVER_RESPONSE, ""))).unwrap();
+    }
+    assert_eq!(next(&mut source, CONNECTIONS_MAX).len(), CONNECTIONS_MAX);
     let mut extra = folder.connect();
     let sentence = ended(&mut source, "dnstap_connections_refused_limit");
-    assert!(sentence.ends_with("64 connections are open already"), "{sentence}");
+    assert!(sentence.ends_with("is refused: 64 connections are open already"), "{sentence}");
     assert_eq!(extra.read(&mut [0]).unwrap(), 0);
     drop(senders);
     until(&mut source, |report| report.peers.is_empty());
     folder.sender(&mut source);
+}
+
+#[test]
+fn who_keeps_silent_holds_no_place() {
+    let folder = Folder::new();
+    let mut source = folder.open();
+    let mut resolver = folder.sender(&mut source);
+    resolver.write_all(&data(&message(RESOLVER_RESPONSE, "one 1.0"))).unwrap();
+    assert_eq!(next(&mut source, 1).len(), 1);
+    let mut silent: Vec<_> = (1..CONNECTIONS_MAX).map(|_| folder.sender(&mut source)).collect();
+    let mut second = folder.sender(&mut source);
+    let report = source.reports().latest();
+    assert_eq!(count(&report, "dnstap_connections_refused_limit"), 1);
+    assert_eq!(report.peers.len(), CONNECTIONS_MAX);
+    let sentence = report.last_refusal.unwrap();
+    assert!(
+        sentence.contains("it has sent nothing of a resolver's, and 64 connections are open"),
+        "{sentence}"
+    );
+    // The oldest of the silent ones went; the others, and whoever has spoken, stay.
+    assert_eq!(silent[0].read(&mut [0]).unwrap(), 0);
+    for (number, sender) in [&mut resolver, &mut silent[1], &mut second].into_iter().enumerate() {
+        sender.write_all(&data(&[number as u8])).unwrap();
+        assert_eq!(next(&mut source, 1), [[number as u8]]);
+    }
+}
+
+#[test]
+fn tcp_is_taken_from_the_senders_listed() {
+    let mut source = DnstapSource::new(PATIENCE);
+    let mut listen = |senders: &str| {
+        let senders = Some(Resolvers::parse(&[senders]).unwrap());
+        source.listen("tcp:0.0.0.0:0", Access { senders, ..Access::default() }).unwrap().unwrap()
+    };
+    let (ours, others) = (listen("127.0.0.0/8"), listen("192.0.2.53"));
+    let mut stream = TcpStream::connect(("127.0.0.1", others)).unwrap();
+    let sentence = ended(&mut source, "dnstap_connections_refused_sender");
+    assert!(sentence.ends_with("is refused: its address is none of the senders listed"), "{sentence}");
+    assert_eq!(stream.read(&mut [0]).unwrap(), 0);
+    let stream = TcpStream::connect(("127.0.0.1", ours)).unwrap();
+    let mut stream = sender(&mut source, stream);
+    stream.write_all(&data(b"frame")).unwrap();
+    assert_eq!(next(&mut source, 1), [b"frame"]);
+}
+
+#[test]
+fn what_was_sent_before_the_end_is_read() {
+    let folder = Folder::new();
+    let mut source = folder.open();
+    let mut senders = [folder.sender(&mut source), folder.sender(&mut source)];
+    for sender in &mut senders {
+        sender.write_all(&data(b"frame").repeat(100)).unwrap();
+        sender.write_all(&data(b"half a frame")[..9]).unwrap();
+    }
+    source.drain();
+    assert_eq!(UnixStream::connect(folder.socket()).unwrap_err().kind(), ErrorKind::NotFound);
+    let mut frames = 0;
+    loop {
+        match source.next(Duration::from_secs(10)).unwrap() {
+            Event::Dnstap(_) => frames += 1,
+            Event::End => break,
+            event => assert!(matches!(event, Event::Idle), "{event:?}"),
+        }
+    }
+    assert_eq!(frames, 200);
+}
+
+#[test]
+fn who_never_stops_ends_all_the_same() {
+    let folder = Folder::new();
+    let mut source = folder.open();
+    let mut endless = folder.sender(&mut source);
+    endless.set_nonblocking(true).unwrap();
+    source.drain();
+    let start = Instant::now();
+    while !matches!(source.next(MOMENT).unwrap(), Event::End) {
+        assert!(start.elapsed() < Duration::from_secs(5));
+        let _ = endless.write(&data(b"x").repeat(10));
+    }
 }
 
 #[test]
@@ -323,7 +421,8 @@ fn the_file_of_a_socket() {
     drop(UnixListener::bind(folder.socket()).unwrap());
     assert!(folder.socket().exists());
     let access = Access { mode: 0o600, ..Access::default() };
-    let source = DnstapSource::open(&[folder.endpoint()], &access, PATIENCE).unwrap();
+    let mut source = DnstapSource::new(PATIENCE);
+    source.listen(&folder.endpoint(), access).unwrap();
     assert_eq!(fs::metadata(folder.socket()).unwrap().permissions().mode() & 0o7777, 0o600);
     assert!(
         refused(&folder.endpoint()).ends_with("another program listens there; stop it or take another path")
@@ -348,9 +447,7 @@ fn endpoints_that_are_refused() {
     for wrong in ["", "unix:", "unix:relative", "udp:127.0.0.1:6000", "tcp:localhost:6000", "tcp:127.0.0.1"] {
         assert!(refused(wrong).contains("must be unix:/PATH or tcp:ADDRESS:PORT"), "{wrong}");
     }
-    assert!(refused("tcp:0.0.0.0:0").contains("is not on this host alone"));
-    let access = Access { admit_remote: true, ..Access::default() };
-    assert!(DnstapSource::open(&["tcp:0.0.0.0:0".to_owned()], &access, PATIENCE).is_ok());
-    let missing = DnstapSource::open(&["unix:/nonexistent/socket".to_owned()], &access, PATIENCE);
+    assert!(refused("tcp:0.0.0.0:0").contains("can be reached from other hosts"));
+    let missing = DnstapSource::new(PATIENCE).listen("unix:/nonexistent/socket", Access::default());
     assert!(matches!(missing, Err(CaptureError::Listen { action: "making the socket", .. })));
 }

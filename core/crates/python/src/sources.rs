@@ -140,29 +140,41 @@ pub struct DnstapSource {
     /// None once it is closed.
     pub inner: Mutex<Option<dnstap::DnstapSource>>,
     reports: dnstap::Reports,
-    ports: Vec<Option<u16>>,
 }
 
 #[pymethods]
 impl DnstapSource {
     #[new]
-    #[pyo3(signature = (listen, *, mode = 0o660, group = None, admit_remote = false))]
-    fn new(
-        py: Python<'_>,
-        listen: Vec<String>,
-        mode: u32,
-        group: Option<u32>,
-        admit_remote: bool,
-    ) -> Result<Self, Error> {
-        let access = dnstap::Access { mode, group, admit_remote };
-        let source = py.detach(|| dnstap::DnstapSource::open(&listen, &access, dnstap::PATIENCE))?;
-        let (reports, ports) = (source.reports(), source.ports());
-        Ok(DnstapSource { inner: Mutex::new(Some(source)), reports, ports })
+    fn new() -> Self {
+        let source = dnstap::DnstapSource::new(dnstap::PATIENCE);
+        let reports = source.reports();
+        DnstapSource { inner: Mutex::new(Some(source)), reports }
     }
 
-    #[getter]
-    fn ports(&self) -> Vec<Option<u16>> {
-        self.ports.clone()
+    #[pyo3(signature = (endpoint, *, mode = 0o660, group = None, senders = None))]
+    fn listen(
+        &self,
+        py: Python<'_>,
+        endpoint: &str,
+        mode: u32,
+        group: Option<u32>,
+        senders: Option<Vec<String>>,
+    ) -> Result<Option<u16>, Error> {
+        let senders = senders.map(|senders| Resolvers::parse(&senders)).transpose()?;
+        let access = dnstap::Access { mode, group, senders };
+        let port = py.detach(|| match lock(&self.inner).as_mut() {
+            Some(source) => source.listen(endpoint, access),
+            None => Err(capture::CaptureError::Closed),
+        })?;
+        Ok(port)
+    }
+
+    fn drain(&self, py: Python<'_>) {
+        py.detach(|| {
+            if let Some(source) = lock(&self.inner).as_mut() {
+                source.drain();
+            }
+        });
     }
 
     fn status<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
@@ -185,8 +197,9 @@ impl DnstapSource {
         Ok(status)
     }
 
-    fn take_notices(&self) -> Vec<String> {
-        self.reports.take_notices()
+    fn take_notices(&self) -> Vec<(bool, String)> {
+        let notices = self.reports.take_notices();
+        notices.into_iter().map(|notice| (notice.trouble, notice.sentence)).collect()
     }
 
     fn close(&self, py: Python<'_>) {

@@ -33,8 +33,10 @@ pub enum End {
     RefusedClients,
     /// It sends something else than dnstap.
     RefusedContentType,
-    /// There were too many connections already.
+    /// There were too many connections, and it had not proven to be a resolver's.
     RefusedLimit,
+    /// It came from an address that is not listed.
+    RefusedSender,
     /// What it sends is no Frame Streams.
     RejectedMalformed,
     /// It did not go on with what it had begun, or did not take an answer of a few octets.
@@ -45,12 +47,13 @@ pub enum End {
 
 impl End {
     /// The counters' names, in the order of the ends.
-    pub const COUNTERS: [&str; 8] = [
+    pub const COUNTERS: [&str; 9] = [
         "dnstap_connections_finished",
         "dnstap_connections_lost",
         "dnstap_connections_refused_clients",
         "dnstap_connections_refused_content_type",
         "dnstap_connections_refused_limit",
+        "dnstap_connections_refused_sender",
         "dnstap_connections_rejected_malformed",
         "dnstap_connections_rejected_slow",
         "dnstap_connections_closed",
@@ -157,8 +160,9 @@ impl Connection {
         Ok(())
     }
 
-    /// The next data frame of what was received, to be seen by [`Connection::octets`].
-    pub fn take(&mut self) -> Result<Option<Range<usize>>, Ending> {
+    /// The next data frame of what was received, to be seen by [`Connection::octets`]. Fails if the rest of one has been
+    /// owed for longer than `patience`, however much of it goes on coming.
+    pub fn take(&mut self, patience: Duration) -> Result<Option<Range<usize>>, Ending> {
         if let Standing::Refused { clients } = self.standing {
             return Err(Ending::because(End::RefusedClients, self.clients_only(clients)));
         }
@@ -174,6 +178,7 @@ impl Connection {
             Step::More => {
                 self.full = false;
                 self.owed_since = self.reader.is_owed().then(|| self.owed_since.unwrap_or_else(Instant::now));
+                self.check(patience)?;
                 Ok(None)
             }
             Step::Finished => Err(Ending { end: End::Finished, reason: None }),
@@ -184,7 +189,7 @@ impl Connection {
         self.reader.octets(frame)
     }
 
-    /// Fails if the sender has owed octets for too long; to be asked when none have come.
+    /// Fails if the sender has owed octets for too long; to be asked when all that has come is taken.
     pub fn check(&self, patience: Duration) -> Result<(), Ending> {
         match self.owed_since {
             Some(since) if since.elapsed() > patience => {

@@ -3,13 +3,15 @@
 use std::fmt;
 use std::fs;
 use std::io::{self, Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt, chown};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::Duration;
+
+use passive_dns::resolvers::Resolvers;
 
 use crate::dnstap::system;
 use crate::error::CaptureError;
@@ -49,19 +51,20 @@ impl fmt::Display for Endpoint {
 }
 
 /// Who may connect.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Access {
     /// The permissions of a UNIX socket; connecting takes the right to write.
     pub mode: u32,
     /// Its group, by number; None leaves this process's own.
     pub group: Option<u32>,
-    /// Whether TCP may be listened to on another address than loopback.
-    pub admit_remote: bool,
+    /// The addresses from which TCP is taken; None stands for whoever reaches a loopback address, and no other address
+    /// is listened on without.
+    pub senders: Option<Resolvers>,
 }
 
 impl Default for Access {
     fn default() -> Self {
-        Access { mode: 0o660, group: None, admit_remote: false }
+        Access { mode: 0o660, group: None, senders: None }
     }
 }
 
@@ -77,11 +80,22 @@ pub struct Listener {
 #[derive(Debug)]
 enum Socket {
     Unix { listener: UnixListener, file: (u64, u64) },
-    Tcp(TcpListener),
+    Tcp { listener: TcpListener, senders: Option<Resolvers> },
+}
+
+/// What a listener has for whoever asks.
+#[derive(Debug)]
+pub enum Accepted {
+    /// A connection, and a name for its other end.
+    Taken(Stream, String),
+    /// One that was closed: its sender's address is none of those listed.
+    Refused(String),
+    /// Nobody waits.
+    Nobody,
 }
 
 impl Listener {
-    pub fn open(endpoint: Endpoint, access: &Access) -> Result<Self, CaptureError> {
+    pub fn open(endpoint: Endpoint, access: Access) -> Result<Self, CaptureError> {
         let failed = |action| {
             let endpoint = endpoint.to_string();
             move |error| CaptureError::Listen { endpoint, action, error }
@@ -91,7 +105,9 @@ impl Listener {
                 remove_stale(&endpoint, path)?;
                 let listener = UnixListener::bind(path).map_err(failed("making the socket"))?;
                 listener.set_nonblocking(true).map_err(failed("making the socket"))?;
-                if access.group.is_some() {
+                let made = fs::symlink_metadata(path).map_err(failed("looking at the socket"))?;
+                // In a process of that very group the socket has it from the start, and a sandbox may forbid to give it.
+                if access.group.is_some_and(|group| group != made.gid()) {
                     chown(path, None, access.group).map_err(failed("giving the socket to its group"))?;
                 }
                 let permissions = fs::Permissions::from_mode(access.mode);
@@ -100,12 +116,12 @@ impl Listener {
                 Socket::Unix { listener, file }
             }
             Endpoint::Tcp(address) => {
-                if !address.ip().is_loopback() && !access.admit_remote {
+                if !address.ip().is_loopback() && access.senders.is_none() {
                     return Err(CaptureError::RemoteEndpoint { endpoint: endpoint.to_string() });
                 }
                 let listener = TcpListener::bind(address).map_err(failed("listening"))?;
                 listener.set_nonblocking(true).map_err(failed("listening"))?;
-                Socket::Tcp(listener)
+                Socket::Tcp { listener, senders: access.senders }
             }
         };
         Ok(Listener { endpoint, socket })
@@ -119,12 +135,12 @@ impl Listener {
     pub fn port(&self) -> Option<u16> {
         match &self.socket {
             Socket::Unix { .. } => None,
-            Socket::Tcp(listener) => listener.local_addr().ok().map(|address| address.port()),
+            Socket::Tcp { listener, .. } => listener.local_addr().ok().map(|address| address.port()),
         }
     }
 
-    /// The next connection and a name for its other end; None if nobody waits.
-    pub fn accept(&self) -> io::Result<Option<(Stream, String)>> {
+    /// The next connection.
+    pub fn accept(&self) -> io::Result<Accepted> {
         let accepted = match &self.socket {
             Socket::Unix { listener, .. } => listener.accept().and_then(|(stream, _)| {
                 stream.set_nonblocking(true)?;
@@ -132,18 +148,20 @@ impl Listener {
                     Some(process) => format!("process {process}"),
                     None => "a process of another container".to_owned(),
                 };
-                Ok((Stream::Unix(stream), peer))
+                Ok(Accepted::Taken(Stream::Unix(stream), peer))
             }),
-            Socket::Tcp(listener) => listener.accept().and_then(|(stream, address)| {
+            Socket::Tcp { listener, senders } => listener.accept().and_then(|(stream, address)| {
+                if senders.as_ref().is_some_and(|senders| !senders.contains(&plain(address.ip()))) {
+                    return Ok(Accepted::Refused(address.to_string()));
+                }
                 stream.set_nonblocking(true)?;
                 system::keep_alive(stream.as_fd(), KEEP_ALIVE_IDLE)?;
-                Ok((Stream::Tcp(stream), address.to_string()))
+                Ok(Accepted::Taken(Stream::Tcp(stream), address.to_string()))
             }),
         };
         match accepted {
-            Ok(accepted) => Ok(Some(accepted)),
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(None),
-            Err(error) => Err(error),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(Accepted::Nobody),
+            accepted => accepted,
         }
     }
 }
@@ -152,7 +170,7 @@ impl AsFd for Listener {
     fn as_fd(&self) -> BorrowedFd<'_> {
         match &self.socket {
             Socket::Unix { listener, .. } => listener.as_fd(),
-            Socket::Tcp(listener) => listener.as_fd(),
+            Socket::Tcp { listener, .. } => listener.as_fd(),
         }
     }
 }
@@ -167,6 +185,11 @@ impl Drop for Listener {
             let _ = fs::remove_file(path);
         }
     }
+}
+
+/// An IPv4 address as such, where it came by a socket of both families.
+fn plain(address: IpAddr) -> IpAddr {
+    address.to_canonical()
 }
 
 fn identity(path: &Path) -> io::Result<(u64, u64)> {

@@ -21,7 +21,7 @@ pub use listener::Access;
 
 use crate::error::CaptureError;
 use connection::{Connection, Ending};
-use listener::Listener;
+use listener::{Accepted, Listener, Stream};
 
 /// Connections at one time. Most resolvers have one; PowerDNS Recursor has one for each of its threads. Each holds
 /// a frame of 144 KiB at most: 9 MiB in all.
@@ -31,11 +31,23 @@ pub const CONNECTIONS_MAX: usize = 64;
 /// passes in this time at 10 kB/s. Between frames it may be silent for as long as it likes.
 pub const PATIENCE: Duration = Duration::from_secs(15);
 
+/// How long a source that takes in nothing more goes on reading what was sent before: more than what the kernel holds
+/// for 64 senders, 200 KiB each, takes to be read.
+const DRAIN_PATIENCE: Duration = Duration::from_millis(250);
+
 /// How long no connection is accepted after the system had none to give (descriptors, memory).
 const ACCEPT_PAUSE: Duration = Duration::from_secs(1);
 
 /// Sentences for people that wait to be fetched.
 const NOTICES_MAX: usize = 64;
+
+/// Something that people should know.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Notice {
+    /// Whether something is wrong.
+    pub trouble: bool,
+    pub sentence: String,
+}
 
 //------------ Report ------------------------------------------------------------------------------------------
 
@@ -70,7 +82,7 @@ pub struct Report {
     pub ended: [u64; End::COUNTERS.len()],
     /// The latest connection that was refused or rejected, in a sentence.
     pub last_refusal: Option<String>,
-    notices: VecDeque<String>,
+    notices: VecDeque<Notice>,
 }
 
 impl Report {
@@ -87,15 +99,15 @@ impl Report {
         if let Some(reason) = &ending.reason {
             let sentence = format!("{endpoint}: {peer} is refused: {reason}");
             self.last_refusal = Some(sentence.clone());
-            self.notice(sentence);
+            self.notice(true, sentence);
         }
     }
 
-    fn notice(&mut self, sentence: String) {
+    fn notice(&mut self, trouble: bool, sentence: String) {
         if self.notices.len() == NOTICES_MAX {
             self.notices.pop_front();
         }
-        self.notices.push_back(sentence);
+        self.notices.push_back(Notice { trouble, sentence });
     }
 }
 
@@ -110,7 +122,7 @@ impl Reports {
     }
 
     /// What has happened since this was asked last, in sentences; of more than a few dozen the latest.
-    pub fn take_notices(&self) -> Vec<String> {
+    pub fn take_notices(&self) -> Vec<Notice> {
         self.lock().notices.drain(..).collect()
     }
 
@@ -132,30 +144,50 @@ pub struct DnstapSource {
     turn: usize,
     /// When connections are accepted again.
     accept_from: Option<Instant>,
+    /// When there will be nothing more.
+    end: Option<Instant>,
+}
+
+/// What waiting came to.
+enum Waited {
+    /// Something has come.
+    Something,
+    Nothing,
+    /// A signal arrived.
+    Interrupted,
 }
 
 impl DnstapSource {
-    /// Listens on every endpoint, or on none. A peer that owes octets has `patience` ([`PATIENCE`]) for them.
-    pub fn open(endpoints: &[String], access: &Access, patience: Duration) -> Result<Self, CaptureError> {
-        let open = |endpoint: &String| Listener::open(endpoint.parse()?, access);
-        Ok(DnstapSource {
-            listeners: endpoints.iter().map(open).collect::<Result<_, _>>()?,
+    /// Listens nowhere yet. A peer that owes octets has `patience` ([`PATIENCE`]) for them.
+    pub fn new(patience: Duration) -> Self {
+        DnstapSource {
+            listeners: Vec::new(),
             connections: Vec::new(),
             patience,
             reports: Reports::default(),
             turn: 0,
             accept_from: None,
-        })
+            end: None,
+        }
+    }
+
+    /// Listens on one more endpoint; the port, if it is TCP's.
+    pub fn listen(&mut self, endpoint: &str, access: Access) -> Result<Option<u16>, CaptureError> {
+        let listener = Listener::open(endpoint.parse()?, access)?;
+        let port = listener.port();
+        self.listeners.push(listener);
+        Ok(port)
+    }
+
+    /// Takes in no connection more. What has been sent is still read, then the source ends.
+    pub fn drain(&mut self) {
+        self.listeners.clear();
+        self.end.get_or_insert(Instant::now() + DRAIN_PATIENCE);
     }
 
     /// The source's reports, to be read from elsewhere.
     pub fn reports(&self) -> Reports {
         self.reports.clone()
-    }
-
-    /// The TCP ports that are listened on, in the order of the endpoints; None for a UNIX socket.
-    pub fn ports(&self) -> Vec<Option<u16>> {
-        self.listeners.iter().map(Listener::port).collect()
     }
 
     //--- Connections
@@ -171,7 +203,7 @@ impl DnstapSource {
             let connection = self.connections.get_mut(self.turn)?;
             if connection.is_full() {
                 let proven = connection.is_proven();
-                match connection.take() {
+                match connection.take(self.patience) {
                     Ok(Some(frame)) => {
                         if connection.is_proven() != proven {
                             self.welcome(self.turn);
@@ -189,8 +221,8 @@ impl DnstapSource {
         None
     }
 
-    /// Waits for octets and connections, and takes in what has come; false if a signal arrived.
-    fn wait(&mut self, patience: Duration) -> Result<bool, CaptureError> {
+    /// Waits for octets and connections, and takes in what has come.
+    fn wait(&mut self, patience: Duration) -> Result<Waited, CaptureError> {
         let now = Instant::now();
         self.accept_from = self.accept_from.filter(|from| *from > now);
         let listeners = if self.accept_from.is_none() { &self.listeners[..] } else { &[] };
@@ -199,8 +231,9 @@ impl DnstapSource {
         let Some(readable) =
             system::readable(&descriptors, patience).map_err(|error| CaptureError::Poll { error })?
         else {
-            return Ok(false);
+            return Ok(Waited::Interrupted);
         };
+        let waited = if readable.contains(&true) { Waited::Something } else { Waited::Nothing };
         let (waiting, readable) = readable.split_at(listeners.len());
         // From the last to the first, so that one that ends does not shift those still to come.
         for (index, readable) in readable.iter().enumerate().rev() {
@@ -214,37 +247,52 @@ impl DnstapSource {
         for (index, _) in waiting.iter().enumerate().filter(|(_, waiting)| **waiting) {
             self.accept(index);
         }
-        Ok(true)
+        Ok(waited)
     }
 
     /// Takes in every connection that waits at a listener.
     fn accept(&mut self, listener: usize) {
-        let Some(listener) = self.listeners.get(listener) else { return };
-        let endpoint = listener.endpoint().to_string();
         for _ in 0..CONNECTIONS_MAX {
+            let Some(listener) = self.listeners.get(listener) else { return };
+            let endpoint = listener.endpoint().to_string();
             match listener.accept() {
-                Ok(Some((stream, peer))) => {
+                Ok(Accepted::Taken(stream, peer)) => self.admit(stream, &endpoint, peer),
+                Ok(Accepted::Refused(peer)) => {
+                    let reason = "its address is none of the senders listed";
                     let mut report = self.reports.lock();
                     report.seen += 1;
-                    if self.connections.len() < CONNECTIONS_MAX {
-                        self.connections.push(Connection::new(stream));
-                        report.peers.push(Peer::new(endpoint.clone(), peer));
-                    } else {
-                        let reason = format!("{CONNECTIONS_MAX} connections are open already");
-                        report.end(&endpoint, &peer, &Ending::because(End::RefusedLimit, reason));
-                    }
+                    report.end(&endpoint, &peer, &Ending::because(End::RefusedSender, reason));
                 }
-                Ok(None) => return,
+                Ok(Accepted::Nobody) => return,
                 Err(error) => {
                     let pause = ACCEPT_PAUSE.as_secs();
-                    self.reports.lock().notice(format!(
+                    let sentence = format!(
                         "{endpoint}: no connection can be accepted: {error}; trying again in {pause} s"
-                    ));
+                    );
+                    self.reports.lock().notice(true, sentence);
                     self.accept_from = Some(Instant::now() + ACCEPT_PAUSE);
                     return;
                 }
             }
         }
+    }
+
+    /// Gives a connection a place: where there is none left, that of the oldest that has sent nothing of a resolver's,
+    /// so that places cannot be held by keeping silent.
+    fn admit(&mut self, stream: Stream, endpoint: &str, peer: String) {
+        self.reports.lock().seen += 1;
+        if self.connections.len() == CONNECTIONS_MAX {
+            let reason = format!("{CONNECTIONS_MAX} connections are open already");
+            let Some(idle) = self.connections.iter().position(|connection| !connection.is_proven()) else {
+                let ending = Ending::because(End::RefusedLimit, reason);
+                self.reports.lock().end(endpoint, &peer, &ending);
+                return;
+            };
+            let reason = format!("it has sent nothing of a resolver's, and {reason}");
+            self.end(idle, &Ending::because(End::RefusedLimit, reason));
+        }
+        self.connections.push(Connection::new(stream));
+        self.reports.lock().peers.push(Peer::new(endpoint.to_owned(), peer));
     }
 
     /// Says that a connection has turned out to be a resolver's.
@@ -254,7 +302,7 @@ impl DnstapSource {
         if let Some(Peer { endpoint, peer, version, .. }) = report.peers.get(index) {
             let version = if version.is_empty() { "which does not tell its version" } else { version };
             let sentence = format!("{endpoint}: {peer}, {version}, sends what a resolver asks");
-            report.notice(sentence);
+            report.notice(false, sentence);
         }
     }
 
@@ -288,8 +336,13 @@ impl FrameSource for DnstapSource {
         let mut found = self.received();
         if found.is_none() {
             self.publish();
-            if !self.wait(patience)? {
-                return Ok(Event::Interrupted);
+            let left = self.end.map(|end| end.saturating_duration_since(Instant::now()));
+            let patience = if left.is_some() { Duration::ZERO } else { patience };
+            match self.wait(patience)? {
+                Waited::Interrupted => return Ok(Event::Interrupted),
+                Waited::Nothing if left.is_some() => return Ok(Event::End),
+                Waited::Something if left.is_some_and(|left| left.is_zero()) => return Ok(Event::End),
+                Waited::Something | Waited::Nothing => {}
             }
             found = self.received();
         }
