@@ -21,11 +21,12 @@ import yaml
 from cryptography import x509
 
 from sie_agent import cli, enrolment
+from sie_agent.anchors import Anchors
 from sie_agent.config import AgentConfig, load_config
 from sie_agent.enrolment import enrol, read_token
 from sie_agent.errors import UsageError
 from sie_agent.est import EnrolmentFailed
-from sie_agent.identity_files import IdentityFiles, IdentityFilesError
+from sie_agent.identity_files import IdentityFiles, IdentityFilesError, load_authorities
 from sie_core import identity
 from sie_core.identity import Identity, KeyKind, PrivateKey, PublicKey
 
@@ -72,7 +73,16 @@ class Server:
         self.asked: list[tuple[str, str]] = []
         owner = self
 
+        self.authorities = [self.ca.certificate]
+
         class Handler(http.server.BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                status, content_type, answer = certs(*owner.authorities)
+                self.send_response(status)
+                self.send_header("Content-Type", content_type)
+                self.end_headers()
+                self.wfile.write(answer)
+
             def do_POST(self) -> None:
                 body = self.rfile.read(int(self.headers["Content-Length"]))
                 owner.asked.append((self.path, self.headers["Authorization"]))
@@ -266,6 +276,47 @@ def test_a_certificate_without_its_key_is_not_installed(tmp_path: Path, server: 
     files.settle()
     assert names(config) == ["certificate.pem", "key.pem"]
     assert files.standing(WHO, config.ca, NOW) == before
+
+
+def test_the_authorities_that_the_hub_names_are_learnt(tmp_path: Path, server: Server) -> None:
+    """A certificate of the next CA is taken from a hub that proves itself by the one that is trusted."""
+    config = configured(tmp_path, server)
+    following = Ca()
+    server.authorities = [following.certificate, server.ca.certificate]
+    server.answer = lambda key: certs(following.issue(key))
+    done = run(config)
+    assert done.standing.state == "valid"
+    assert names(config) == ["authorities.pem", "certificate.pem", "key.pem"]
+    trusted = Anchors(config.ca, config.identity_directory)
+    assert load_authorities(trusted.file()) == server.authorities
+    # The same file is read by OpenSSL, which must pass over its first line.
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.load_verify_locations(trusted.file())
+    assert context.cert_store_stats()["x509_ca"] == 2
+    # What somebody lays down in the place of uplink.ca counts more.
+    config.ca.write_bytes(identity.certificate_to_pem(following.certificate))
+    assert trusted.file() == config.ca
+
+
+@pytest.mark.parametrize("said", ["another exchange's", "expired", "no CA", "not self-signed", "five"])
+def test_authorities_that_are_not_learnt(tmp_path: Path, server: Server, said: str) -> None:
+    config = configured(tmp_path, server)
+    key = identity.generate_key(KeyKind.P256, os.urandom)
+
+    def made(exchange: str = "lab.example", at: datetime = NOW) -> x509.Certificate:
+        return identity.make_ca(key, exchange, now=at, random=os.urandom)
+
+    link = identity.link_ca(made(), server.ca.certificate, server.ca.key, now=NOW, random=os.urandom)
+    server.authorities = {
+        "another exchange's": [made("other.example")],
+        "expired": [made(at=NOW - timedelta(days=4000))],
+        "no CA": [server.ca.issue(key.public_key())],
+        "not self-signed": [link],
+        "five": [made() for _ in range(5)],
+    }[said]
+    with pytest.raises(EnrolmentFailed, match=f"the hub names {5 if said == 'five' else 0} authorities"):
+        run(config)
+    assert not config.identity_directory.exists()
 
 
 @pytest.mark.root

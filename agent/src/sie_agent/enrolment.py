@@ -20,10 +20,11 @@ from typing import Any, Final
 
 from cryptography import x509
 
+from sie_agent.anchors import Anchors, AnchorsError
 from sie_agent.cli import EXIT_OK, add_config_argument
 from sie_agent.config import AgentConfig, load_config
 from sie_agent.errors import UsageError
-from sie_agent.est import EnrolmentFailed, simple_enroll, simple_reenroll
+from sie_agent.est import EnrolmentFailed, ca_certs, simple_enroll, simple_reenroll
 from sie_agent.identity_files import IdentityFiles, Standing, check_own, fits, load_authorities
 from sie_core import identity
 from sie_core.errors import IdentityRefused
@@ -52,17 +53,19 @@ def enrol(
     wanted = Identity(config.exchange, config.participant, config.sensor)
     files = IdentityFiles(config.identity_directory)
     files.settle()
-    standing = files.standing(wanted, config.ca, clock())
+    anchors = Anchors(config.ca, config.identity_directory)
+    standing = files.standing(wanted, anchors.file(), clock())
     if standing.state == "valid" and not force:
         return Enrolment(False, standing)
     if config.enrol is None:
         raise UsageError("uplink.enrol is not set: the bundle says where this exchange enrols its sensors")
-    authorities = load_authorities(config.ca)
     secret = token()
+    authorities = _learn(files, anchors, config.enrol, wanted.exchange, clock())
     key = files.pending_key(random)
-    answer = simple_enroll(config.enrol, config.ca, str(wanted), secret, identity.make_request(key, wanted))
+    asked = identity.make_request(key, wanted)
+    answer = simple_enroll(config.enrol, anchors.file(), str(wanted), secret, asked)
     _install(files, wanted, key, answer, authorities, config.enrol, clock())
-    return Enrolment(True, files.standing(wanted, config.ca, clock()))
+    return Enrolment(True, files.standing(wanted, anchors.file(), clock()))
 
 
 def renew(config: AgentConfig, *, clock: Clock, random: Random) -> Enrolment:
@@ -79,13 +82,13 @@ def renew(config: AgentConfig, *, clock: Clock, random: Random) -> Enrolment:
         raise UsageError(
             f"{config.identity_directory}: there is no certificate to renew: enrol with a token first"
         )
-    authorities = load_authorities(config.ca)
+    anchors = Anchors(config.ca, config.identity_directory)
+    authorities = _learn(files, anchors, config.enrol, wanted.exchange, clock())
     key = files.pending_key(random)
-    answer = simple_reenroll(
-        config.enrol, config.ca, files.certificate, files.key, identity.make_request(key, wanted)
-    )
+    asked = identity.make_request(key, wanted)
+    answer = simple_reenroll(config.enrol, anchors.file(), files.certificate, files.key, asked)
     _install(files, wanted, key, answer, authorities, config.enrol, clock())
-    return Enrolment(True, files.standing(wanted, config.ca, clock()))
+    return Enrolment(True, files.standing(wanted, anchors.file(), clock()))
 
 
 def request(config: AgentConfig, *, random: Random) -> bytes:
@@ -107,11 +110,12 @@ def install(config: AgentConfig, path: Path, *, clock: Clock) -> Enrolment:
     wanted = Identity(config.exchange, config.participant, config.sensor)
     files = IdentityFiles(config.identity_directory)
     files.settle()
-    authorities = load_authorities(config.ca)
+    anchors = Anchors(config.ca, config.identity_directory)
+    authorities = load_authorities(anchors.file())
     before = files.lifetime()
     for certificate in load_authorities(path):
         if before is not None and identity.serial_text(certificate) == before.serial:
-            return Enrolment(False, files.standing(wanted, config.ca, clock()))
+            return Enrolment(False, files.standing(wanted, anchors.file(), clock()))
         if not files.has_key_of(certificate):
             continue
         try:
@@ -119,11 +123,30 @@ def install(config: AgentConfig, path: Path, *, clock: Clock) -> Enrolment:
         except IdentityRefused as refused:
             raise UsageError(f"{path}: this certificate is not for us: {refused}") from None
         files.install(certificate)
-        return Enrolment(True, files.standing(wanted, config.ca, clock()))
+        return Enrolment(True, files.standing(wanted, anchors.file(), clock()))
     raise UsageError(
         f"{path}: holds no certificate for this sensor's key: let the operator sign what"
         " `sie-agent identity csr` prints here"
     )
+
+
+def _learn(
+    files: IdentityFiles, anchors: Anchors, url: str, exchange: str, now: datetime
+) -> list[x509.Certificate]:
+    """Ask the hub for its authorities, which may be others than last time, and keep what is new; all of them.
+
+    Asked before the certificate, which may come of one that is not known here yet.
+    """
+    trusted = load_authorities(anchors.file())
+    said = ca_certs(url, anchors.file())
+    if set(said) == set(trusted):
+        return trusted
+    try:
+        content = anchors.content(said, exchange, now)
+    except AnchorsError as error:
+        raise EnrolmentFailed(f"{url}: {error}") from None
+    files.keep_authorities(anchors.learnt, content)
+    return load_authorities(anchors.file())
 
 
 def _install(
@@ -246,7 +269,8 @@ def _show(arguments: argparse.Namespace) -> int:
     config = load_config(arguments.config)
     files = IdentityFiles(config.identity_directory)
     wanted = Identity(config.exchange, config.participant, config.sensor)
-    standing = files.standing(wanted, config.ca, _utc_now())
+    trusted = Anchors(config.ca, config.identity_directory).file()
+    standing = files.standing(wanted, trusted, _utc_now())
     if arguments.json:
         print(json.dumps(_public(config, standing)))
     else:

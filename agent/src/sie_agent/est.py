@@ -1,5 +1,5 @@
-"""A client of EST (RFC 7030) that asks for one certificate, or for the next, pinned to the exchange's own
-authority.
+"""A client of EST (RFC 7030) that asks for one certificate, or for the next, and for the authorities of the
+exchange, pinned to those that are trusted already.
 """
 
 import base64
@@ -18,6 +18,7 @@ from sie_core.errors import IdentityError
 from sie_core.identity import decode_certs_only
 from sie_core.trampoline import printable
 
+CA_CERTS: Final = "/.well-known/est/cacerts"
 SIMPLE_ENROLL: Final = "/.well-known/est/simpleenroll"
 SIMPLE_REENROLL: Final = "/.well-known/est/simplereenroll"
 CERTS_ONLY: Final = "application/pkcs7-mime"
@@ -40,6 +41,14 @@ class EnrolmentRefused(EnrolmentFailed):
     """The hub itself said no."""
 
 
+def ca_certs(url: str, ca_file: Path) -> list[x509.Certificate]:
+    """The authorities that the hub names (RFC 7030, section 4.1), unchecked.
+
+    The server is checked as by `simple_enroll`. Raises EnrolmentFailed.
+    """
+    return _ask("GET", url, CA_CERTS, _context(ca_file), ca_file, "name its authorities", None, {})
+
+
 def simple_enroll(url: str, ca_file: Path, user: str, token: str, request: bytes) -> list[x509.Certificate]:
     """Send a certificate request (DER) with `user` and `token`; the certificates that come back, unchecked.
 
@@ -48,7 +57,7 @@ def simple_enroll(url: str, ca_file: Path, user: str, token: str, request: bytes
     """
     credentials = base64.b64encode(f"{user}:{token}".encode()).decode()
     more = {"Authorization": f"Basic {credentials}"}
-    return _ask(url, SIMPLE_ENROLL, _context(ca_file), ca_file, f"enrol {user}", request, more)
+    return _post(url, SIMPLE_ENROLL, _context(ca_file), ca_file, f"enrol {user}", request, more)
 
 
 def simple_reenroll(
@@ -65,10 +74,10 @@ def simple_reenroll(
         raise EnrolmentFailed(
             f"{certificate} with {key}: cannot be shown to the hub: {_why(error)}"
         ) from None
-    return _ask(url, SIMPLE_REENROLL, context, ca_file, "renew the certificate", request, {})
+    return _post(url, SIMPLE_REENROLL, context, ca_file, "renew the certificate", request, {})
 
 
-def _ask(
+def _post(
     url: str,
     resource: str,
     context: ssl.SSLContext,
@@ -77,13 +86,21 @@ def _ask(
     request: bytes,
     more: Mapping[str, str],
 ) -> list[x509.Certificate]:
+    headers = {**more, "Content-Type": "application/pkcs10", "Content-Transfer-Encoding": "base64"}
+    return _ask("POST", url, resource, context, ca_file, what, base64.encodebytes(request), headers)
+
+
+def _ask(
+    method: str,
+    url: str,
+    resource: str,
+    context: ssl.SSLContext,
+    ca_file: Path,
+    what: str,
+    request: bytes | None,
+    headers: Mapping[str, str],
+) -> list[x509.Certificate]:
     parts = urlsplit(url)
-    headers = {
-        **more,
-        "Content-Type": "application/pkcs10",
-        "Content-Transfer-Encoding": "base64",
-        "Accept": CERTS_ONLY,
-    }
     connection = http.client.HTTPSConnection(
         parts.hostname or "",
         parts.port or http.client.HTTPS_PORT,
@@ -91,7 +108,7 @@ def _ask(
         context=context,
     )
     try:
-        connection.request("POST", resource, base64.encodebytes(request), headers)
+        connection.request(method, resource, request, {**headers, "Accept": CERTS_ONLY})
         with connection.getresponse() as response:
             body = response.read(MAX_ANSWER + 1)
     except ssl.SSLCertVerificationError as error:

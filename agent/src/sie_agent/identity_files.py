@@ -1,6 +1,7 @@
 """This sensor's key and certificate on disk.
 
     DIRECTORY/key.pem, certificate.pem            what the agent shows to the hub
+    DIRECTORY/authorities.pem                     by which the hub may prove itself (`sie_agent.anchors`)
     DIRECTORY/key.new.pem, certificate.new.pem    what an enrolment under way will put in their place
 
 A key is made in this directory, readable by its owner alone, and never leaves it. It waits as
@@ -115,6 +116,14 @@ class IdentityFiles:
         except OSError as error:
             raise _failed(error, self.directory) from None
         self.settle()
+
+    def keep_authorities(self, path: Path, content: bytes) -> None:
+        """Write down in this directory what was learnt of the authorities. Raises IdentityFilesError."""
+        try:
+            self.directory.mkdir(mode=DIRECTORY_MODE, parents=True, exist_ok=True)
+            self._write(path, content, PUBLIC_MODE)
+        except OSError as error:
+            raise _failed(error, self.directory) from None
 
     def lifetime(self) -> Lifetime | None:
         """The time of the certificate in place, None if there is none. Raises IdentityFilesError."""

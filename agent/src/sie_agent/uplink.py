@@ -16,6 +16,7 @@ from typing import Final
 
 from websockets.asyncio.client import ClientConnection, connect
 
+from sie_agent.anchors import Anchors
 from sie_agent.backoff import Backoff
 from sie_agent.config import AgentConfig
 from sie_agent.refusal import Failure, Refused, explain
@@ -309,12 +310,13 @@ class Uplink:
                 "`sie-agent identity enrol --token-file FILE`; until then everything is kept in the spool"
             )
             return None
+        trusted = Anchors(config.ca, config.identity_directory).file()
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         context.minimum_version = ssl.TLSVersion.TLSv1_3
         try:
-            context.load_verify_locations(config.ca)
+            context.load_verify_locations(trusted)
         except OSError as error:
-            self._without_identity(f"{config.ca} cannot be used to check the hub: {_of_file(error)}")
+            self._without_identity(f"{trusted} cannot be used to check the hub: {_of_file(error)}")
             return None
         try:
             context.load_cert_chain(config.certificate, config.key)

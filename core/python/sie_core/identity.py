@@ -80,6 +80,11 @@ class KeyKind(StrEnum):
     ED25519 = "ed25519"
     P256 = "p256"
 
+    @classmethod
+    def of(cls, key: PrivateKey) -> Self:
+        """The kind of a key."""
+        return cls("ed25519" if isinstance(key, Ed25519PrivateKey) else "p256")
+
 
 @dataclass(frozen=True, slots=True)
 class Identity:
@@ -239,6 +244,33 @@ def make_ca(key: PrivateKey, exchange: str, *, now: datetime, random: Random) ->
     names = [x509.UniformResourceIdentifier(f"{SCHEME}://{exchange}")]
     builder = builder.add_extension(x509.SubjectAlternativeName(names), critical=False)
     return builder.sign(key, _hash_for(key))
+
+
+def link_ca(
+    new: x509.Certificate,
+    old: x509.Certificate,
+    old_key: PrivateKey,
+    *,
+    now: datetime,
+    random: Random,
+) -> x509.Certificate:
+    """The key of a CA certified by its predecessor, "new with old" of RFC 4210, section 4.4: by it who trusts
+    the predecessor alone follows a chain to what the new CA has issued.
+
+    Both have one name, so that it is self-issued and the predecessor's path length of 0 admits it (RFC 5280,
+    4.2.1.9). It lives as long as the predecessor. Raises IdentityError if that has expired.
+    """
+    lifetime = old.not_valid_after_utc - now
+    if lifetime <= timedelta():
+        raise IdentityError(f"the issuing CA expired at {_stamp(old.not_valid_after_utc)}: make a new one")
+    key = public_key_of(new)
+    builder = _builder(new.subject, old.subject, key, now=now, lifetime=lifetime, random=random)
+    builder = builder.add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+    builder = builder.add_extension(_key_usage(signs_certificates=True), critical=True)
+    builder = builder.add_extension(
+        x509.AuthorityKeyIdentifier.from_issuer_public_key(old_key.public_key()), critical=False
+    )
+    return builder.sign(old_key, _hash_for(old_key))
 
 
 def ca_exchange(certificate: x509.Certificate) -> str | None:

@@ -81,6 +81,9 @@ MAX_ACCOUNTING: Final = MAX_CONTROL - (1 << 10)
 SENSOR_CERTIFICATE_DAYS: Final = 30
 """A sensor's certificate. It is renewed at two thirds, so a lost hub has ten days to come back."""
 
+CERTIFICATE_GRACE_DAYS: Final = 30
+"""How long after its end a sensor's certificate may still be renewed, and do nothing else."""
+
 SERVER_CERTIFICATE_DAYS: Final = 365
 """A hub's server certificate: made again by the hub's play when less than a third is left."""
 

@@ -1,7 +1,10 @@
 """The files of the issuing CA and of the hub's own server certificates.
 
     DIRECTORY/ca.pem, ca.key          the CA: its certificate for everybody, its key for enrol alone (mode
-    0600) OUT/<name>.pem, <name>.key        a server certificate of the hub and its key (mode 0600)
+    0600); behind the certificate those of predecessors that are trusted still
+    DIRECTORY/link.pem                the CA's key certified by its predecessor: see `sie_hub.enrol.rotation`
+    OUT/<name>.pem, <name>.key        a server certificate of the hub, with the link behind it, and its key
+    (mode 0600)
 
 Both makers are idempotent: what is there and good stays as it is. A key is written before its
 certificate, so that a run that was cut short leaves nothing that the next one cannot mend.
@@ -88,19 +91,22 @@ def make_server_certificate(
     *,
     now: datetime,
     random: Random,
+    renew: bool = False,
     check: bool = False,
 ) -> Made:
     """Make a server certificate of the hub, or find one that will do: these names, this CA, a third of
     its life left.
 
-    A new certificate has a new key. With `check` nothing is written. Raises AuthorityError, OSError, and
-    ValueError for no names at all.
+    A new certificate has a new key; with `renew` one is made in any case. With `check` nothing is written.
+    Raises AuthorityError, OSError, and ValueError for no names at all.
     """
     ca, ca_key = load_ca(ca_directory / "ca.pem", ca_directory / "ca.key")
+    link_file = ca_directory / "link.pem"
+    links = load_certificates(link_file) if link_file.exists() else []
     certificate_file, key_file = out / f"{name}.pem", out / f"{name}.key"
     wanted = sorted(set(dns_names)), sorted(set(addresses), key=lambda one: (one.version, int(one)))
-    present = _good_server_certificate(certificate_file, key_file, ca, wanted, now)
-    if present is not None:
+    present = _good_server_certificate(certificate_file, key_file, ca, links, wanted, now)
+    if present is not None and not renew:
         return Made(False, certificate_file, key_file, present)
     key = identity.generate_key(KeyKind.P256, random)
     certificate = identity.issue_server_certificate(
@@ -109,7 +115,8 @@ def make_server_certificate(
     if not check:
         out.mkdir(mode=0o755, parents=True, exist_ok=True)
         replace_file(key_file, identity.private_key_to_pem(key), mode=SECRET_MODE)
-        replace_file(certificate_file, identity.certificate_to_pem(certificate), mode=PUBLIC_MODE)
+        chain = b"".join(identity.certificate_to_pem(one) for one in (certificate, *links))
+        replace_file(certificate_file, chain, mode=PUBLIC_MODE)
     return Made(True, certificate_file, key_file, certificate)
 
 
@@ -141,7 +148,9 @@ def load_ca(certificate_file: Path, key_file: Path) -> tuple[x509.Certificate, P
     certificate = load_certificate(certificate_file)
     key = load_key(key_file)
     if not _belong_together(certificate, key):
-        raise AuthorityError(f"{certificate_file} and {key_file} do not belong together")
+        cut_short = certificate_file.with_name("next.pem").exists()
+        remedy = ": a change of the CA was cut short, finish it by `sie-hub ca rotate`" if cut_short else ""
+        raise AuthorityError(f"{certificate_file} and {key_file} do not belong together{remedy}")
     return certificate, key
 
 
@@ -174,11 +183,12 @@ def _good_server_certificate(
     certificate_file: Path,
     key_file: Path,
     ca: x509.Certificate,
+    links: list[x509.Certificate],
     wanted: tuple[Sequence[str], Sequence[Address]],
     now: datetime,
 ) -> x509.Certificate | None:
     try:
-        certificate, key = load_certificate(certificate_file), load_key(key_file)
+        (certificate, *more), key = load_certificates(certificate_file), load_key(key_file)
     except AuthorityError:
         # Not there, or not readable as what it should be: it is made again.
         return None
@@ -186,7 +196,13 @@ def _good_server_certificate(
     same_names = (list(names), list(addresses)) == (list(wanted[0]), list(wanted[1]))
     life = certificate.not_valid_after_utc - certificate.not_valid_before_utc
     fresh = certificate.not_valid_after_utc - now > life * RENEW_BELOW
-    if same_names and fresh and _belong_together(certificate, key) and identity.issued_by(certificate, ca):
+    if (
+        same_names
+        and fresh
+        and more == links
+        and _belong_together(certificate, key)
+        and identity.issued_by(certificate, ca)
+    ):
         return certificate
     return None
 

@@ -20,6 +20,7 @@ from sie_hub.cli import EXIT_FAILURE, EXIT_OK, add_config_argument
 from sie_hub.config import EXCHANGE_NAME, load_config
 from sie_hub.enrol.authority import init_ca, make_server_certificate, sign_request
 from sie_hub.enrol.renewals import RenewalStore
+from sie_hub.enrol.rotation import OVERLAP, retire_ca, rotate_ca
 from sie_hub.enrol.tokens import DEFAULT_LIFETIME, MAX_LIFETIME, Token, TokenStore
 from sie_hub.enrol.unit import run_enrol
 from sie_hub.registry import Registry, is_participant_name, is_sensor_name
@@ -89,7 +90,34 @@ def _configure_ca(parser: argparse.ArgumentParser) -> None:
     server.add_argument(
         "--address", type=ip_address, action="append", default=[], metavar="IP", help="an address; repeatable"
     )
+    server.add_argument(
+        "--renew", action="store_true", help="make a new one in any case: each run makes another"
+    )
     server.set_defaults(run=_speaking(_ca_server_certificate))
+
+    rotate = verbs.add_parser(
+        "rotate",
+        help="let a new key take over as the issuing CA, while its predecessor is still trusted; restart"
+        " ingest and serve, then make the server certificates again, then restart enrol",
+    )
+    rotate.set_defaults(run=_speaking(_ca_rotate))
+    retire = verbs.add_parser("retire", help="trust the predecessor of the issuing CA no more")
+    retire.add_argument(
+        "--after",
+        type=int,
+        default=OVERLAP.days,
+        metavar="DAYS",
+        help="how long after its succession it stays trusted: what its certificates live, and the grace"
+        f" (default: {OVERLAP.days}); 0 is for a key that was stolen",
+    )
+    retire.set_defaults(run=_speaking(_ca_retire))
+    for verb in (rotate, retire):
+        verb.add_argument(
+            "--directory", type=Path, required=True, metavar="DIR", help="where ca.pem and ca.key are"
+        )
+        verb.add_argument("--check", action="store_true", help="say what would change, and change nothing")
+        verb.epilog = "Prints one JSON object: changed, and the fingerprints of the CAs that are trusted now."
+
     sign = verbs.add_parser(
         "sign",
         help="sign the certificate request of a sensor that cannot ask by itself; of the request only the key"
@@ -196,9 +224,23 @@ def _ca_server_certificate(arguments: argparse.Namespace) -> int:
         arguments.address,
         now=datetime.now(UTC),
         random=os.urandom,
+        renew=arguments.renew,
         check=arguments.check,
     )
     print(json.dumps(made.public()))
+    return EXIT_OK
+
+
+def _ca_rotate(arguments: argparse.Namespace) -> int:
+    done = rotate_ca(arguments.directory, now=datetime.now(UTC), random=os.urandom, check=arguments.check)
+    print(json.dumps(done.public()))
+    return EXIT_OK
+
+
+def _ca_retire(arguments: argparse.Namespace) -> int:
+    overlap = timedelta(days=arguments.after)
+    done = retire_ca(arguments.directory, now=datetime.now(UTC), overlap=overlap, check=arguments.check)
+    print(json.dumps(done.public()))
     return EXIT_OK
 
 
