@@ -13,8 +13,9 @@ from tests.unit.roles_page import ORDER, PAGE, ROLES, page
 
 REPOSITORY = Path(__file__).parents[2]
 COLLECTION = REPOSITORY / "collections/ansible_collections/sie_europe/passive_dns"
-PLAYBOOKS = ("hub", "onboard_participant", "configure_my_sensor")
+PLAYBOOKS = tuple(sorted(path.stem for path in (COLLECTION / "playbooks").glob("*.yml")))
 HOW_TO = {
+    "rotate_keys": "rotate-keys.md",
     "onboard_participant": "onboard-a-participant.md",
     "configure_my_sensor": "configure-my-sensor.md",
 }

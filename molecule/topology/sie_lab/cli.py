@@ -77,13 +77,17 @@ def command_deploy(lab: topology.Lab, _arguments: argparse.Namespace) -> int:
 
 def command_playbook(lab: topology.Lab, arguments: argparse.Namespace) -> int:
     """One of them; how much it changed, as JSON."""
-    if (arguments.participant is None) != (arguments.name == "hub"):
-        raise topology.TopologyError(f"the playbook {arguments.name} is for a participant, and hub for none")
+    name, participant = arguments.name, arguments.participant
+    if participant is None and name in deploy.OF_PARTICIPANTS:
+        raise topology.TopologyError(f"the playbook {name} is for a participant: name one")
+    if participant is not None and name == "hub":
+        raise topology.TopologyError("the playbook hub is for no participant")
+    options = [word for extra in arguments.extra for word in ("-e", extra)]
     if arguments.check:
-        would_change = deploy.rehearse(lab, arguments.name, arguments.participant)
+        would_change = deploy.rehearse(lab, name, participant, options)
         print(json.dumps({"changed": 0, "would_change": would_change}))
     else:
-        print(json.dumps({"changed": deploy.playbook(lab, arguments.name, arguments.participant)}))
+        print(json.dumps({"changed": deploy.playbook(lab, name, participant, options)}))
     return 0
 
 
@@ -165,8 +169,11 @@ def parser() -> argparse.ArgumentParser:
     playbook = command(
         "playbook", command_playbook, "run one of them; prints how many tasks changed, as JSON"
     )
-    playbook.add_argument("name", choices=["hub", *deploy.OF_PARTICIPANTS])
+    playbook.add_argument("name", choices=["hub", *deploy.OF_PARTICIPANTS, "rotate_keys"])
     playbook.add_argument("participant", nargs="?")
+    playbook.add_argument(
+        "-e", dest="extra", action="append", default=[], metavar="NAME=VALUE", help="as ansible-playbook's"
+    )
     playbook.add_argument(
         "--check", action="store_true", help="only say what would change, and prove that nothing has"
     )

@@ -38,7 +38,8 @@ READER = "analyst"
 RETRY_MAX = 4.0  # seconds; tests stop the hub more often than life does
 ENROL_PORT, INGEST_PORT, SERVE_PORT = 8444, 8443, 8445  # the hub role's defaults
 OF_PARTICIPANTS = ("onboard_participant", "configure_my_sensor")
-CONFIGURE = Path(__file__).resolve().parent / "configure_my_sensor.sh"
+BY_PARTICIPANTS = ("configure_my_sensor", "rotate_keys")
+WITH_BUNDLE = Path(__file__).resolve().parent / "with_bundle.sh"
 TOLD = ("signer", "passphrase")  # what the operator tells a participant by another way
 # What a playbook configures and installs on a host, as one line for each file.
 CONFIGURED = "find /etc /opt -xdev -type f -printf '%p %s %T@\\n' | sort"
@@ -67,8 +68,8 @@ def deploy(lab: Lab, progress: Progress) -> None:
 
 def playbook(lab: Lab, name: str, participant: str | None, options: Sequence[str] = ()) -> int:
     """Run one of the collection's playbooks in the domain it is for; how many tasks changed something."""
-    if name == "configure_my_sensor":
-        return configure_sensor(lab, lab.participant(participant or ""), options)
+    if participant is not None and name in BY_PARTICIPANTS:
+        return participant_playbook(lab, name, lab.participant(participant), options)
     releases = build_releases(lab)
     inventory = hub_inventory(lab, releases)
     if participant is None:
@@ -77,11 +78,11 @@ def playbook(lab: Lab, name: str, participant: str | None, options: Sequence[str
     return operator_playbook(lab, name, inventory, participant, answers, options=options)
 
 
-def rehearse(lab: Lab, name: str, participant: str | None) -> int:
+def rehearse(lab: Lab, name: str, participant: str | None, options: Sequence[str] = ()) -> int:
     """A playbook in check mode; how many tasks would change something. LabError if one did."""
     host = lab.hub if participant is None else lab.participant(participant).sensor
     before = on(host, "sh", "-c", CONFIGURED)
-    would_change = playbook(lab, name, participant, ["--check"])
+    would_change = playbook(lab, name, participant, ["--check", *options])
     if on(host, "sh", "-c", CONFIGURED) != before:
         raise LabError(f"{name} in check mode has changed files of {host.container}")
     return would_change
@@ -210,13 +211,15 @@ def resolver_prefixes(participant: Participant) -> list[str]:
     ]
 
 
-def configure_sensor(lab: Lab, participant: Participant, options: Sequence[str] = ()) -> int:
-    """Unpack the bundle and run its playbook, as the participant; how many tasks changed something."""
+def participant_playbook(
+    lab: Lab, playbook_name: str, participant: Participant, options: Sequence[str] = ()
+) -> int:
+    """Unpack the bundle and run one of its playbooks, as the participant; how many tasks changed."""
     source = handed_over(lab, participant)
     name = f"{participant.name}-onboarding"
     files = [f"{name}.tar.gz", f"{name}.tar.gz.sig", f"{participant.name}-tokens.vault.yml"]
     told = {kind: (source / f"{participant.name}-{kind}.txt").read_text().strip() for kind in TOLD}
-    log = log_of(lab, f"configure_my_sensor-{participant.name}")
+    log = log_of(lab, f"{playbook_name}-{participant.name}")
     with domains.empty_folder(participant) as folder:
         for file in files:
             domains.hand_over(participant, source / file, folder / file)
@@ -226,11 +229,11 @@ def configure_sensor(lab: Lab, participant: Participant, options: Sequence[str] 
         )
         domains.note(participant, folder / "inventory.yml", inventory)
         domains.note(participant, folder / "passphrase", told["passphrase"] + "\n")
-        arguments = [name, told["signer"], participant.name, *options]
-        words = ["/bin/sh", "-euc", CONFIGURE.read_text(), "configure_my_sensor", *arguments]
+        arguments = [name, told["signer"], participant.name, playbook_name, *options]
+        words = ["/bin/sh", "-euc", WITH_BUNDLE.read_text(), WITH_BUNDLE.stem, *arguments]
         code = domains.as_participant(lab, participant, words, cwd=folder, log=log)
     if code:
-        raise CommandError(f"configure_my_sensor of {participant.name} ended with {code}; {tail(log)}")
+        raise CommandError(f"{playbook_name} of {participant.name} ended with {code}; {tail(log)}")
     return changed(log.read_text())
 
 
