@@ -275,8 +275,8 @@ TABLE: Final = Table(
         "uplink.ca",
         File(),
         default="/etc/sie-agent/hub_ca.pem",
-        help="the certificate of the authority that issued the hub's own; no other is trusted, but for successors "
-        "of which the hub itself tells",
+        help="the certificate of the authority that issued the hub's own; no other is trusted, but for "
+        "successors of which the hub itself tells",
     ),
     Setting(
         "uplink.enrol",
