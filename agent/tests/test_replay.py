@@ -384,6 +384,86 @@ async def test_send_waits_for_a_hub_and_goes_on_where_it_stopped(
     assert ledger["acknowledged"] == hub.transactions == pending
 
 
+PIPES = {"plain": ("cat",), "gzip": ("gzip", "-c"), "zstd": ("zstd", "-c"), "xz": ("xz", "-c")}
+
+
+def packed(traffic: Traffic, compressor: str) -> bytes:
+    octets = traffic.pcap.read_bytes()
+    return subprocess.run(PIPES[compressor], input=octets, stdout=subprocess.PIPE, check=True).stdout
+
+
+def await_the_pipe(process: subprocess.Popen[bytes], more: Callable[[], bool]) -> None:
+    """Wait until it waits for its pipe: a thread of that name does, and whatever `more` says has come."""
+    tasks = Path(f"/proc/{process.pid}/task")
+    end = time.monotonic() + 20
+    while not (any((task / "comm").read_text() == "pipe\n" for task in tasks.iterdir()) and more()):
+        assert time.monotonic() < end
+        assert process.poll() is None
+        time.sleep(0.01)
+
+
+@pytest.mark.parametrize(
+    ("compressor", "share", "number"),
+    [
+        *((compressor, 0.5, signal.SIGINT) for compressor in PIPES),
+        ("gzip", 0.0, signal.SIGINT),
+        ("gzip", 0.5, signal.SIGTERM),
+    ],
+)
+def test_a_pipe_that_says_nothing_keeps_nobody_from_stopping(
+    traffic: Traffic, tmp_path: Path, compressor: str, share: float, number: signal.Signals
+) -> None:
+    octets = packed(traffic, compressor)
+    out = tmp_path / "out.nmsg"
+    command = ["replay", "-", "--resolver", "192.0.2.53", "--uncompressed", "--write", str(out)]
+    with subprocess.Popen(
+        [sys.executable, "-m", "sie_agent.cli", *command], stdin=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as process:
+        assert process.stdin is not None
+        process.stdin.write(octets[: int(share * len(octets))])
+        process.stdin.flush()
+        # Of xz so little comes out only once all of it is in.
+        await_the_pipe(process, lambda: out.exists() or share == 0 or compressor == "xz")
+        begun = time.monotonic()
+        process.send_signal(number)
+        # Its standard input stays open.
+        process.wait(10)
+        assert time.monotonic() - begun < 1
+        assert process.stderr is not None
+        said = process.stderr.read().decode()
+    if number is signal.SIGINT:
+        assert process.returncode == 130
+        assert said == "sie-agent: interrupted; what was written before is there\n"
+    else:
+        assert process.returncode == -signal.SIGTERM
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_sending_from_a_pipe_that_says_nothing_can_be_stopped(
+    traffic: Traffic, config_file: Callable[..., Path], tmp_path: Path, number: signal.Signals
+) -> None:
+    octets = packed(traffic, "zstd")
+    log = tmp_path / "log"
+    with (
+        log.open("wb") as errors,
+        subprocess.Popen(
+            [sys.executable, "-m", "sie_agent.cli", "replay", "-", "--send", "--config", str(config_file())],
+            stdin=subprocess.PIPE,
+            stderr=errors,
+        ) as process,
+    ):
+        assert process.stdin is not None
+        process.stdin.write(octets[: len(octets) // 2])
+        process.stdin.flush()
+        await_the_pipe(process, lambda: "trying again" in log.read_text())
+        begun = time.monotonic()
+        process.send_signal(number)
+        process.wait(10)
+        assert time.monotonic() - begun < 1
+    assert process.returncode == 1
+    assert "they stay in the spool" in log.read_text()
+
+
 async def test_progress_is_shown_on_a_terminal(
     traffic: Traffic, config_file: Callable[..., Path], authority: Authority
 ) -> None:

@@ -10,6 +10,7 @@ which adds its arguments and sets `run`, a function from the parsed arguments to
 
 import argparse
 import importlib
+import signal
 import sys
 from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
@@ -23,11 +24,14 @@ from sie_core.kinds import ConfigError
 EXIT_OK: Final = 0
 EXIT_FAILURE: Final = 1
 EXIT_USAGE: Final = 2
+EXIT_INTERRUPTED: Final = 128 + signal.SIGINT
+"""What shells say of a program that SIGINT has ended."""
 
 EXIT_CODES: Final = {
     EXIT_OK: "done",
     EXIT_FAILURE: "failed while running",
     EXIT_USAGE: "wrong usage or wrong configuration",
+    EXIT_INTERRUPTED: "interrupted from the keyboard",
 }
 
 _EXIT_LINE: Final = f"exit codes: {'; '.join(f'{code} {words}' for code, words in EXIT_CODES.items())}"
@@ -106,6 +110,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except AgentError as error:
         print(f"sie-agent: {error}", file=sys.stderr)
         return error.exit_code
+    except KeyboardInterrupt:
+        print("sie-agent: interrupted; what was written before is there", file=sys.stderr)
+        return EXIT_INTERRUPTED
 
 
 def add_config_argument(parser: "argparse._ActionsContainer", default: Path | None = DEFAULT_CONFIG) -> None:

@@ -126,13 +126,13 @@ class _Feeder:
         """
         with self._changed:
             self._changed.wait_for(lambda: self._given_up or self._spool.ledger.pending_octets < self._most)
-            if self._given_up:
-                raise Interrupted("stopped before the end of the file")
+            self._go_on()
         self._spool.append(container.data, container.transactions)
 
     def saw(self, packets: int) -> None:
-        """The recording thread has come so far."""
+        """The recording thread has come so far. Raises Interrupted."""
         self.packets = packets
+        self._go_on()
 
     def look(self) -> None:
         """There may be room now."""
@@ -144,6 +144,10 @@ class _Feeder:
         with self._changed:
             self._given_up = True
             self._changed.notify_all()
+
+    def _go_on(self) -> None:
+        if self._given_up:
+            raise Interrupted("stopped before the end of the file")
 
 
 def _ledger(spool: Spool) -> dict[str, int]:

@@ -11,6 +11,8 @@ pub enum CaptureError {
     File { path: String, error: io::Error },
     #[error("{path}: neither pcap nor pcapng, plain or compressed by gzip, zstd or xz: {reason}")]
     NotPcap { path: String, reason: String },
+    #[error("{path}: given up before anything came")]
+    Abandoned { path: String },
     #[error("interface {interface}: there is none of this name; `ip link` lists those that there are")]
     NoInterface { interface: String },
     #[error("interface {interface} is down or gone; bring it up (`ip link set dev {interface} up`)")]

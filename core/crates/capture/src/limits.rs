@@ -31,6 +31,14 @@ pub const ZSTD_FILE_WINDOW_LOG_MAX: u32 = 27;
 /// The dictionary of an xz block and what belongs to it: 128 MiB; `xz -9`, its largest preset, takes 65.
 pub const XZ_MEMORY_KIBIBYTES_MAX: u32 = 128 << 10;
 
+/// Octets that a pipe's thread hands over at once, and how many such pieces may wait: 512 KiB, so that it is seldom in
+/// want of room while they are parsed.
+pub const PIPE_OCTETS: usize = 128 * 1024;
+pub const PIPE_PIECES_MAX: usize = 4;
+
+/// How long a pipe that says nothing is waited for before somebody is asked whether to go on.
+pub const PIPE_PATIENCE: Duration = Duration::from_millis(100);
+
 //------------ Interfaces --------------------------------------------------------------------------------------
 
 /// A block must hold the largest packet, 64 KiB and its header, and is the unit in which the ring runs full.

@@ -1,5 +1,7 @@
 //! What becomes of each packet of a file, for people.
 
+use std::time::Duration;
+
 use passive_dns::exchange::MessageFate;
 use passive_dns::frame::{Event, FrameSource, Timestamp};
 use passive_dns::outcome::PacketOutcome;
@@ -10,6 +12,9 @@ use pyo3::types::PyDict;
 use crate::error::Error;
 use crate::recorder::Recorder;
 use crate::sources::{PcapSource, lock};
+
+/// How long a pipe that says nothing keeps [`explain`] from what is to be done about a signal.
+const PATIENCE: Duration = Duration::from_millis(100);
 
 /// Why [`explain`] returned, in Python's words.
 type Explained<'py> = (Vec<Bound<'py, PyDict>>, bool);
@@ -38,7 +43,7 @@ pub fn explain<'py>(
         let ended = recorder.work(|recorder| {
             let mut source = lock(&source.inner);
             while told.len() < limit {
-                match source.next(std::time::Duration::ZERO)? {
+                match source.next(PATIENCE)? {
                     Event::Frame(frame) => {
                         let sight = Sight::of_frame(&frame);
                         let fate = recorder.record(&frame);
@@ -52,9 +57,10 @@ pub fn explain<'py>(
                         });
                         recorder.take_sealed();
                     }
-                    // No file has the latter.
-                    Event::Idle | Event::Dnstap(_) => {}
-                    Event::Interrupted => return Ok(false),
+                    // No file has dnstap's frames.
+                    Event::Dnstap(_) => {}
+                    // A signal's handler gets its chance.
+                    Event::Idle | Event::Interrupted => return Ok(false),
                     Event::End => return Ok(true),
                 }
             }

@@ -29,17 +29,26 @@ pub struct PcapSource {
 impl PcapSource {
     #[new]
     #[pyo3(signature = (path, *, speed = None))]
-    fn new(py: Python<'_>, path: &str, speed: Option<f64>) -> Result<Self, Error> {
+    fn new(py: Python<'_>, path: &str, speed: Option<f64>) -> PyResult<Self> {
         if speed.is_some_and(|speed| !(SPEED_MIN..=SPEED_MAX).contains(&speed)) {
-            return Err(SettingError::Range {
+            let error = SettingError::Range {
                 name: "speed",
                 given: format!("{}", speed.unwrap_or_default()),
                 least: SPEED_MIN.to_string(),
                 most: SPEED_MAX.to_string(),
-            }
-            .into());
+            };
+            return Err(Error::from(error).into());
         }
-        let source = py.detach(|| capture::PcapSource::open(path))?;
+        // What a signal's handler raises while a pipe says nothing.
+        let mut raised = Ok(());
+        let opened = py.detach(|| {
+            capture::PcapSource::open(path, || {
+                raised = Python::attach(|py| py.check_signals());
+                raised.is_ok()
+            })
+        });
+        raised?;
+        let source = opened.map_err(Error::from)?;
         Ok(PcapSource { inner: Mutex::new(capture::Paced::new(source, speed)) })
     }
 

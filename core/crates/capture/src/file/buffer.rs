@@ -5,13 +5,14 @@ use crate::limits::FILE_BUFFER_OCTETS;
 
 use std::io;
 use std::ops::Range;
+use std::time::Duration;
 
 /// What [`Buffer::fill`] came to.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Filled {
     Enough,
-    /// A signal arrived first.
-    Interrupted,
+    /// They did not come within the time given.
+    NotYet,
     /// The input ended first.
     Ended,
 }
@@ -49,8 +50,8 @@ impl Buffer {
         start..self.start
     }
 
-    /// Reads until so many octets, at most half of the buffer, are at hand.
-    pub fn fill(&mut self, needed: usize) -> io::Result<Filled> {
+    /// Reads until so many octets, at most half of the buffer, are at hand; waits for no piece longer than `patience`.
+    pub fn fill(&mut self, needed: usize, patience: Duration) -> io::Result<Filled> {
         debug_assert!(needed <= self.octets.len() / 2);
         while self.end - self.start < needed {
             if self.ended {
@@ -60,10 +61,10 @@ impl Buffer {
             self.octets.copy_within(self.start..self.end, 0);
             self.end -= self.start;
             self.start = 0;
-            match self.input.read(&mut self.octets[self.end..]) {
+            match self.input.read(&mut self.octets[self.end..], patience) {
                 Ok(0) => self.ended = true,
                 Ok(octets) => self.end += octets,
-                Err(ReadError::Interrupted) => return Ok(Filled::Interrupted),
+                Err(ReadError::NothingYet) => return Ok(Filled::NotYet),
                 Err(ReadError::System(error)) => return Err(error),
                 Err(ReadError::Damaged { compression, reason }) => {
                     self.damage = Some((compression, reason));

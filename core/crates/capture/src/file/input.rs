@@ -3,10 +3,13 @@
 use std::fmt;
 use std::fs::File;
 use std::io::{self, BufReader, Cursor, ErrorKind, Read};
+use std::os::fd::AsFd;
+use std::time::Duration;
 
 use flate2::bufread::MultiGzDecoder;
 use lzma_rust2::XzReader;
 
+use super::pipe::Pipe;
 use crate::limits::{COMPRESSED_READ_OCTETS, XZ_MEMORY_KIBIBYTES_MAX, ZSTD_FILE_WINDOW_LOG_MAX};
 
 /// What a file may be compressed with.
@@ -48,16 +51,15 @@ impl fmt::Display for Compression {
 /// Why there are no further octets.
 #[derive(Debug)]
 pub enum ReadError {
-    /// A signal arrived; nothing is lost.
-    Interrupted,
+    /// None came within the time given.
+    NothingYet,
     /// The system cannot read the file.
     System(io::Error),
     /// What compressed the octets did not leave them like this. Nothing more can be read.
     Damaged { compression: Compression, reason: String },
 }
 
-/// Waits through signals. Decompressors do not all keep their state when a read fails under them; a plain file, and
-/// a pipe into which no compressor writes, are interruptible.
+/// Reads on after signals: decompressors do not all keep their state when a read fails under them.
 struct Patient<R>(R);
 
 impl<R: Read> Read for Patient<R> {
@@ -71,28 +73,23 @@ impl<R: Read> Read for Patient<R> {
     }
 }
 
-/// A file or a pipe, decompressed as it is read, in memory that does not depend on what it holds.
-pub struct Input {
+/// Octets, decompressed as they are read, in memory that does not depend on what they are.
+pub struct Decompressed {
     reader: Box<dyn Read + Send>,
     compression: Option<Compression>,
 }
 
-impl Input {
-    /// Opens a file; "-" is standard input.
-    pub fn open(path: &str) -> io::Result<Self> {
-        if path == "-" { Input::new(io::stdin()) } else { Input::new(File::open(path)?) }
-    }
-
+impl Decompressed {
     /// Reads the first octets, which tell the compression.
     pub fn new(mut reader: impl Read + Send + 'static) -> io::Result<Self> {
         let mut magic = Vec::with_capacity(MAGIC_OCTETS);
         Patient(&mut reader).take(MAGIC_OCTETS as u64).read_to_end(&mut magic)?;
         let compression = Compression::of(&magic);
-        let whole = Cursor::new(magic).chain(reader);
+        let whole = Patient(Cursor::new(magic).chain(reader));
         let reader: Box<dyn Read + Send> = match compression {
             None => Box::new(whole),
             Some(compression) => {
-                let whole = BufReader::with_capacity(COMPRESSED_READ_OCTETS, Patient(whole));
+                let whole = BufReader::with_capacity(COMPRESSED_READ_OCTETS, whole);
                 match compression {
                     Compression::Gzip => Box::new(MultiGzDecoder::new(whole)),
                     Compression::Zstd => {
@@ -106,13 +103,12 @@ impl Input {
                 }
             }
         };
-        Ok(Input { reader, compression })
+        Ok(Decompressed { reader, compression })
     }
 
     /// Reads some octets; none at the end.
     pub fn read(&mut self, buffer: &mut [u8]) -> Result<usize, ReadError> {
         self.reader.read(buffer).map_err(|error| match self.compression {
-            _ if error.kind() == ErrorKind::Interrupted => ReadError::Interrupted,
             // What the system says has a number; what a decompressor says has none.
             Some(compression) if error.raw_os_error().is_none() => ReadError::Damaged {
                 compression,
@@ -126,5 +122,35 @@ impl Input {
             },
             _ => ReadError::System(error),
         })
+    }
+}
+
+/// Where octets come from.
+pub enum Input {
+    /// A file, which lets nobody wait.
+    File(Decompressed),
+    Pipe(Pipe),
+}
+
+impl Input {
+    /// Opens a file, or a pipe by its name; "-" is standard input.
+    pub fn open(path: &str) -> io::Result<Self> {
+        let file = match path {
+            "-" => File::from(io::stdin().as_fd().try_clone_to_owned()?),
+            _ => File::open(path)?,
+        };
+        if file.metadata()?.is_file() {
+            Ok(Input::File(Decompressed::new(file)?))
+        } else {
+            Ok(Input::Pipe(Pipe::new(file)?))
+        }
+    }
+
+    /// Reads some octets; none at the end. Of a pipe it waits for them no longer than `patience`.
+    pub fn read(&mut self, buffer: &mut [u8], patience: Duration) -> Result<usize, ReadError> {
+        match self {
+            Input::File(file) => file.read(buffer),
+            Input::Pipe(pipe) => pipe.read(buffer, patience),
+        }
     }
 }

@@ -1,12 +1,14 @@
 //! Frames from files: pcap and pcapng, plain or compressed.
 //!
-//! [`input`] reads and decompresses, [`buffer`] holds what was read, and the formats say what it is.
+//! [`input`] reads and decompresses, by [`pipe`] what may have to be waited for; [`buffer`] holds what was read, and
+//! the formats say what it is.
 
 mod buffer;
 mod classic;
 mod format;
 mod input;
 mod pcapng;
+mod pipe;
 #[cfg(test)]
 mod tests;
 
@@ -18,8 +20,9 @@ use passive_dns::frame::{Event, Frame, FrameSource, Timestamp};
 use self::buffer::{Buffer, Filled};
 use self::classic::FILE_HEADER_OCTETS;
 use self::format::{Format, Recognised, Step};
-use self::input::Input;
+use self::input::{Decompressed, Input};
 use crate::error::CaptureError;
+use crate::limits::PIPE_PATIENCE;
 
 /// Packets out of a file of either format.
 pub struct PcapSource {
@@ -33,18 +36,23 @@ pub struct PcapSource {
 }
 
 impl PcapSource {
-    /// Opens a file; "-" is standard input.
-    pub fn open(path: &str) -> Result<Self, CaptureError> {
+    /// Opens a file; "-" is standard input. While a pipe says nothing it goes on to wait as long as it `may`, which
+    /// it asks every [`PIPE_PATIENCE`].
+    pub fn open(path: &str, may: impl FnMut() -> bool) -> Result<Self, CaptureError> {
         let name = if path == "-" { "standard input" } else { path };
-        PcapSource::from_input(name, Input::open(path))
+        PcapSource::from_input(name, Input::open(path), may)
     }
 
-    /// Reads from elsewhere; `name` stands for the path in failures.
+    /// Reads what lets nobody wait; `name` stands for the path in failures.
     pub fn new(name: &str, reader: impl Read + Send + 'static) -> Result<Self, CaptureError> {
-        PcapSource::from_input(name, Input::new(reader))
+        PcapSource::from_input(name, Decompressed::new(reader).map(Input::File), || true)
     }
 
-    fn from_input(name: &str, input: io::Result<Input>) -> Result<Self, CaptureError> {
+    fn from_input(
+        name: &str,
+        input: io::Result<Input>,
+        mut may: impl FnMut() -> bool,
+    ) -> Result<Self, CaptureError> {
         let path = name.to_owned();
         let failed = |error| CaptureError::File { path: path.clone(), error };
         let mut buffer = Buffer::new(input.map_err(failed)?);
@@ -54,8 +62,11 @@ impl PcapSource {
                     return Ok(PcapSource { path, buffer, format, skip: 0, packets: 0, warning: None });
                 }
                 Recognised::Not(reason) => return Err(CaptureError::NotPcap { path, reason }),
-                Recognised::Need(octets) => {
-                    if buffer.fill(octets).map_err(failed)? == Filled::Ended {
+                Recognised::Need(octets) => match buffer.fill(octets, PIPE_PATIENCE).map_err(failed)? {
+                    Filled::Enough => {}
+                    Filled::NotYet if may() => {}
+                    Filled::NotYet => return Err(CaptureError::Abandoned { path }),
+                    Filled::Ended => {
                         let reason = match buffer.damage() {
                             Some((compression, reason)) => format!("its {compression} data: {reason}"),
                             None => format!(
@@ -65,7 +76,7 @@ impl PcapSource {
                         };
                         return Err(CaptureError::NotPcap { path, reason });
                     }
-                }
+                },
             }
         }
     }
@@ -104,7 +115,7 @@ impl FrameSource for PcapSource {
     type Error = CaptureError;
 
     #[inline]
-    fn next(&mut self, _patience: Duration) -> Result<Event<'_>, CaptureError> {
+    fn next(&mut self, patience: Duration) -> Result<Event<'_>, CaptureError> {
         let packet = loop {
             self.skip -= self.buffer.consume(self.skip).len();
             let needed = if self.skip > 0 {
@@ -125,11 +136,11 @@ impl FrameSource for PcapSource {
             };
             let filled = self
                 .buffer
-                .fill(needed)
+                .fill(needed, patience)
                 .map_err(|error| CaptureError::File { path: self.path.clone(), error })?;
             match filled {
                 Filled::Enough => {}
-                Filled::Interrupted => return Ok(Event::Interrupted),
+                Filled::NotYet => return Ok(Event::Idle),
                 Filled::Ended => return Ok(self.end(needed)),
             }
         };
