@@ -20,7 +20,7 @@ from tests.bench.messages import Labels
 from tests.bench.world import Server, World, Zone
 from tests.traffic.frames import PCAP_HEADER, PCAP_RECORD
 
-VERSION: Final = 1
+VERSION: Final = 2
 """Part of the cache's key: raise it when equal arguments would give other octets than before."""
 
 START: Final = 1_760_000_000_000_000
@@ -184,7 +184,9 @@ class _Generator:
         refused = now + self._delay(ends.server)
         query = ends.there.udp(self._ident(), ends.port, 53, ends.id.to_bytes(2) + question.query)
         self._pcap.put(refused, ends.back.port_unreachable(self._ident(), query))
-        self._note(truth.ICMP, ends, question, None, refused)
+        protocol = (packets.ICMP, packets.ICMPV6)[ends.family]
+        quoted = messages.head(ends.id.to_bytes(2) + question.query, question.qname)
+        self._note(truth.ICMP, ends, question, None, refused, quoted, quoted, protocol)
 
     def _unsolicited(self, now: int, ends: Ends, question: Question) -> None:
         message = ends.id.to_bytes(2) + question.response
@@ -290,7 +292,7 @@ class _Generator:
             ends.id,
             messages.wire_name(question.qname),
             question.qtype,
-            question.rcode if wire else None,
+            question.rcode if wire and kind != truth.ICMP else None,
             asked,
             answered,
             truth.digest(stored) if wire else truth.NOTHING,

@@ -90,6 +90,12 @@ def with_options(body: bytes, options: bytes) -> bytes:
     return body[:-2] + struct.pack("!H", len(options)) + options
 
 
+def head(message: bytes, qname: Labels) -> bytes:
+    """What a sensor keeps of a quoted query: the header, which announces the question alone, and the question."""
+    end = 12 + sum(1 + len(label) for label in qname) + 1 + 4
+    return message[:4] + struct.pack("!HHHH", 1, 0, 0, 0) + message[12:end]
+
+
 def _put_name(out: bytearray, labels: Labels, offsets: dict[Labels, int]) -> None:
     # A message begins with its id, two octets that are not in the buffer.
     for index, label in enumerate(labels):

@@ -16,10 +16,12 @@ from tests.traffic.frames import checksum_of
 HEADER: Final = struct.Struct("!4sBBI")
 ZLIB: Final = 0x01
 
+ICMP: Final = 1
 TCP: Final = 6
 CORRECT: Final = 3
 """UdpChecksum of a response that was verified."""
 
+ICMP_HEADER_OCTETS: Final = 8
 TCP_HEADER_OCTETS: Final = 20
 UDP_HEADER_OCTETS: Final = 8
 
@@ -69,8 +71,8 @@ def _classes() -> dict[str, Any]:
     }
 
 
-def transactions(file: IO[bytes], name: str) -> Iterator[Any]:
-    """Every dnsqr message of an NMSG file. Raises Unreadable."""
+def transactions(file: IO[bytes], name: str) -> Iterator[tuple[int, Any]]:
+    """Every dnsqr message of an NMSG file, with the time of its payload in microseconds. Raises Unreadable."""
     classes = _classes()
     while head := file.read(HEADER.size):
         magic, flags, version, octets = HEADER.unpack(head)
@@ -83,19 +85,22 @@ def transactions(file: IO[bytes], name: str) -> Iterator[Any]:
             if len(body) != inflated:
                 raise Unreadable(f"{name}: a container of {len(body)} octets says that it has {inflated}")
         for payload in classes["Nmsg"].FromString(body).payloads:
-            yield classes["DnsQR"].FromString(payload.payload)
+            time = 1_000_000 * payload.time_sec + payload.time_nsec // 1000
+            yield time, classes["DnsQR"].FromString(payload.payload)
 
 
-def view(found: Any) -> str:
-    """A message in the form in which the truth has its transactions; a response whose packet contradicts the
-    message, or has wrong lengths or checksums, stands there with what is wrong with it.
+def view(time: int, found: Any) -> str:
+    """A message in the form in which the truth has its transactions; one whose packet contradicts it, or has
+    wrong lengths or checksums, stands there with what is wrong with it.
     """
     message = truth.NOTHING
-    if found.response_packet:
-        try:
+    try:
+        if found.response_packet:
             message = truth.digest(_response(found))
-        except Unreadable as wrong:
-            message = str(wrong)
+        elif found.icmp:
+            message = truth.digest(_quoted(found))
+    except Unreadable as wrong:
+        message = str(wrong)
     return truth.line(
         found.type,
         found.proto,
@@ -107,7 +112,7 @@ def view(found: Any) -> str:
         found.qtype,
         found.rcode if found.HasField("rcode") else None,
         _microseconds(found.query_time_sec, found.query_time_nsec),
-        _microseconds(found.response_time_sec, found.response_time_nsec),
+        time if found.icmp else _microseconds(found.response_time_sec, found.response_time_nsec),
         message,
     )
 
@@ -140,6 +145,13 @@ def _response(found: Any) -> bytes:
     return datagram[UDP_HEADER_OCTETS:]
 
 
+def _quoted(found: Any) -> bytes:
+    """The DNS message in the UDP datagram that an ICMP error quotes. Raises Unreadable."""
+    error = _carried(found.icmp, found.response_ip + found.query_ip)
+    datagram = _carried(error[ICMP_HEADER_OCTETS:], found.query_ip + found.response_ip)
+    return datagram[UDP_HEADER_OCTETS:]
+
+
 def _carried(packet: bytes, ends: bytes) -> bytes:
     """What an IP datagram between these ends carries. Raises Unreadable."""
     if packet[0] >> 4 == 4:
@@ -153,7 +165,9 @@ def _carried(packet: bytes, ends: bytes) -> bytes:
     if addresses != ends:
         raise Unreadable(f"a packet between {addresses.hex()}")
     carried = packet[at:]
-    if checksum_of(addresses + carried, protocol + len(carried)):
+    # That of ICMP alone is not over the addresses too (RFC 792).
+    pseudo = b"" if protocol == ICMP else addresses
+    if checksum_of(pseudo + carried, protocol + len(carried) if pseudo else 0):
         raise Unreadable(f"wrong checksum of protocol {protocol} in {packet[: at + 20].hex()}")
     return carried
 

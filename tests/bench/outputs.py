@@ -4,6 +4,7 @@ import subprocess
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import starmap
 from pathlib import Path
 from typing import IO
 
@@ -22,7 +23,7 @@ def compared(tool: Tool, path: Path, truth: Truth) -> Comparison | None:
     if tool.view is None:
         return None
     with _plain(path) as stream:
-        return compare(_expected(tool.view, truth), map(nmsg.view, nmsg.transactions(stream, path.name)))
+        return compare(_expected(tool.view, truth), starmap(nmsg.view, nmsg.transactions(stream, path.name)))
 
 
 def _expected(view: str, truth: Truth) -> Counter[str]:
