@@ -135,8 +135,8 @@ pub const PAYLOADS_MAX: usize = 1 << 21;
 /// support (RFC 8878 section 3.1.1.1.2).
 pub const ZSTD_WINDOW_LOG_MAX: u32 = 23;
 
-/// One step more costs a third more time for 2% of the octets (docs/reference/containers.md).
-pub const ZSTD_LEVEL: i32 = 2;
+/// One step more costs a quarter more time for 2% of the octets (docs/reference/containers.md).
+pub const ZSTD_LEVEL: i32 = 1;
 
 /// Half of the time of zlib's own default, 6, for 4% more octets (docs/reference/containers.md).
 pub const ZLIB_LEVEL: u32 = 3;

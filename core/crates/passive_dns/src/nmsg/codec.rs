@@ -63,12 +63,14 @@ impl Encoder {
         !matches!(self, Encoder::None)
     }
 
-    /// Encodes a container. `plain` has room for the header, in front of the serialized `Nmsg`.
-    pub fn encode(&mut self, plain: &mut [u8]) -> Vec<u8> {
+    /// Encodes a container. `plain` has room for the header, in front of the serialized `Nmsg`; what is left in it
+    /// is of no use.
+    pub fn encode(&mut self, plain: &mut Vec<u8>) -> Vec<u8> {
         match self {
             Encoder::None => {
                 write_header(plain, 0);
-                plain.to_vec()
+                let another = Vec::with_capacity(plain.capacity());
+                std::mem::replace(plain, another)
             }
             Encoder::Zlib(compress) => {
                 let body = &plain[HEADER_OCTETS..];

@@ -135,7 +135,8 @@ impl Writer {
             self.plain.uint(container::PAYLOAD_CRCS, u64::from(payload.crc));
         }
         let octets = self.encoder.encode(&mut self.plain);
-        self.plain.truncate(HEADER_OCTETS);
+        self.plain.clear();
+        self.plain.resize(HEADER_OCTETS, 0);
         Some(Container { octets, payloads, first: self.first, last: self.last })
     }
 
