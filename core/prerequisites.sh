@@ -1,9 +1,9 @@
 #!/bin/sh
-# Installs what building the project needs and this machine lacks: a C and C++ compiler, Python's venv, Rust 1.85 or later.
+# Installs what building the project needs and this machine lacks: a C and C++ compiler, Python's venv, Rust 1.88 or later.
 # Says nothing and changes nothing where all is there. Debian family only; elsewhere it names what is missing.
 set -eu
 
-MINIMUM_RUST_MINOR=85   # edition 2024
+MINIMUM_RUST_MINOR=88   # edition 2024, let chains
 
 missing=""
 need() { missing="$missing $1"; }
