@@ -11,7 +11,7 @@ use crate::error::SettingError;
 use crate::filter::{Admitted, Ends, Filter};
 use crate::frame::Timestamp;
 use crate::icmp::{IcmpError, PROTOCOL_ICMP, PROTOCOL_ICMPV6};
-use crate::local_zones::{NamePolicy, Verdict};
+use crate::local_zones::{Extent, Judgement, NamePolicy, Verdict};
 use crate::message::{Direction, Endpoint, Message};
 use crate::nmsg::dnsqr::{Capture, Kind, Transaction};
 use crate::nmsg::{Container, Writer};
@@ -118,10 +118,10 @@ impl Exchange {
     }
 
     /// Judges the names of a message, and that of the zone to which it belongs.
-    fn judge(&mut self, message: &Message<'_>) -> Result<Verdict, Malformed> {
+    fn judge(&mut self, message: &Message<'_>) -> Result<Judgement, Malformed> {
         let zone = message.query_zone.map(|zone| self.names.judge_name(zone)).transpose()?;
         match zone {
-            Some(Verdict::LocalZone) => Ok(Verdict::LocalZone),
+            Some(Verdict::LocalZone) => Ok(Verdict::LocalZone.into()),
             _ => self.names.judge(message.octets),
         }
     }
@@ -132,12 +132,13 @@ impl Exchange {
         admitted: &Admitted<'_>,
         now: Timestamp,
     ) -> Result<MessageFate, MessageOutcome> {
-        match self.judge(message)? {
+        let Judgement { verdict, extent } = self.judge(message)?;
+        match verdict {
             // The response decides.
             Verdict::SingleLabel if admitted.question.is_some() => {}
             verdict => admit(verdict)?,
         }
-        let scrubbed = scrub(&mut self.scrubber, self.keep_edns_options, message.octets)?;
+        let scrubbed = scrub(&mut self.scrubber, self.keep_edns_options, message.octets, extent)?;
         let packets = match self.keep_query_packets {
             true => stored::packets(message, scrubbed, self.output.clear_resolver_address, &mut self.packets),
             false => &[],
@@ -153,9 +154,9 @@ impl Exchange {
         message: &Message<'_>,
         admitted: &Admitted<'_>,
     ) -> Result<MessageFate, MessageOutcome> {
-        let verdict = self.judge(message)?;
+        let Judgement { verdict, extent } = self.judge(message)?;
         let Exchange { table, output, names, scrubber, messages_seen, .. } = self;
-        let scrubbed = scrub(scrubber, self.keep_edns_options, message.octets)?;
+        let scrubbed = scrub(scrubber, self.keep_edns_options, message.octets, extent)?;
         let key = key_of(message, admitted);
         let answered = table.pair(&key, admitted.question.as_ref(), admitted.header.rcode(), |query| {
             admit(verdict)?;
@@ -281,11 +282,17 @@ fn scrub<'a>(
     scrubber: &'a mut Scrubber,
     keep_edns_options: bool,
     message: &'a [u8],
+    extent: Option<Extent>,
 ) -> Result<Option<&'a [u8]>, Malformed> {
     if keep_edns_options {
         return Ok(None);
     }
-    Ok(match scrubber.scrub(message)? {
+    let scrubbed = match extent {
+        // Whoever judged the names has seen that there is nothing to scrub but what follows the last record.
+        Some(Extent { end, has_options: false }) => Scrubbed::up_to(message, end),
+        _ => scrubber.scrub(message)?,
+    };
+    Ok(match scrubbed {
         Scrubbed::Unchanged => None,
         Scrubbed::Rewritten(rewritten) => Some(rewritten),
     })

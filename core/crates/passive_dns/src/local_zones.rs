@@ -176,6 +176,28 @@ pub enum Verdict {
     NameRegex,
 }
 
+/// What was seen of a message that was read to its last record.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Extent {
+    /// Where the last record ends.
+    pub end: usize,
+    /// Whether there is an OPT record that holds something.
+    pub has_options: bool,
+}
+
+/// The verdict on a message; an extent comes with it unless the verdict was clear before the message was read.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Judgement {
+    pub verdict: Verdict,
+    pub extent: Option<Extent>,
+}
+
+impl From<Verdict> for Judgement {
+    fn from(verdict: Verdict) -> Self {
+        Judgement { verdict, extent: None }
+    }
+}
+
 /// Which names are recorded.
 #[derive(Debug)]
 pub struct NamePolicy {
@@ -231,10 +253,10 @@ impl NamePolicy {
     ///
     /// A message with a name that cannot be read cannot be judged. It may hold fewer records than it announces, if
     /// it ends behind one of them.
-    pub fn judge(&mut self, message: &[u8]) -> Result<Verdict, Malformed> {
+    pub fn judge(&mut self, message: &[u8]) -> Result<Judgement, Malformed> {
         let header = Header::parse(message).ok_or(Malformed)?;
         if self.zones.is_empty() && !self.suppress_special_use && self.exclude.is_none() {
-            return Ok(Verdict::Admitted);
+            return Ok(Verdict::Admitted.into());
         }
         if message.len() > usize::from(u16::MAX) {
             return Err(Malformed);
@@ -246,32 +268,35 @@ impl NamePolicy {
                 break;
             }
             if self.is_local(message, at)? {
-                return Ok(Verdict::LocalZone);
+                return Ok(Verdict::LocalZone.into());
             }
             if self.is_excluded(message, at)? {
-                return Ok(Verdict::NameRegex);
+                return Ok(Verdict::NameRegex.into());
             }
             at = end_of_question(message, at)?;
         }
         let single_label =
             self.suppress_special_use && at > HEADER_OCTETS && is_single_label(&message[HEADER_OCTETS..]);
         let mut known = false;
+        let mut has_options = false;
         let mut records = Records::from(&header, message, at);
         while let Some(record) = records.next_present()? {
             if self.is_local(message, record.owner)? {
-                return Ok(Verdict::LocalZone);
+                return Ok(Verdict::LocalZone.into());
             }
             for name in Names::of(message, record.rdata, record.rdata_end, record.rrtype)? {
                 if self.is_local(message, name?)? {
-                    return Ok(Verdict::LocalZone);
+                    return Ok(Verdict::LocalZone.into());
                 }
             }
+            has_options |= record.rrtype == rrtype::OPT && record.rdata < record.rdata_end;
             if single_label && !known && !rrtype::is_meta(record.rrtype) {
                 known = self.is_the_question(message, record.owner)?;
             }
         }
         known &= header.is_response() && header.rcode() == Rcode::NOERROR;
-        Ok(if single_label && !known { Verdict::SingleLabel } else { Verdict::Admitted })
+        let verdict = if single_label && !known { Verdict::SingleLabel } else { Verdict::Admitted };
+        Ok(Judgement { verdict, extent: Some(Extent { end: records.position(), has_options }) })
     }
 
     /// Judges a wire name as that of a question to which no answer is known.
@@ -290,7 +315,21 @@ impl NamePolicy {
     }
 
     /// Whether the name at `start` lies at or below a zone.
+    #[inline]
     fn is_local(&mut self, message: &[u8], start: usize) -> Result<bool, Malformed> {
+        // Most names are nothing but a pointer to one that was judged.
+        if let Some(&[high, low]) = message.get(start..).and_then(<[u8]>::first_chunk)
+            && high >= name::POINTER
+        {
+            let target = usize::from(u16::from_be_bytes([high & !name::POINTER, low]));
+            if target < start && self.outside.contains(target) {
+                return Ok(false);
+            }
+        }
+        self.is_local_by_labels(message, start)
+    }
+
+    fn is_local_by_labels(&mut self, message: &[u8], start: usize) -> Result<bool, Malformed> {
         let mut count = 0;
         let mut octets = 0;
         let mut at = start;
@@ -537,6 +576,7 @@ impl Outside {
         self.0[..octets.min(POINTER_TARGETS).div_ceil(64)].fill(0);
     }
 
+    #[inline]
     fn contains(&self, place: usize) -> bool {
         self.0[place / 64] >> (place % 64) & 1 == 1
     }
@@ -554,10 +594,15 @@ impl Outside {
 mod tests {
     use super::*;
     use crate::compose::{LABELS, Part, compose, labels, part};
+    use crate::scrub::{Scrubbed, Scrubber};
     use proptest::prelude::*;
 
     fn policy(zones: &[&str]) -> NamePolicy {
         NamePolicy::new(zones, true, None).unwrap()
+    }
+
+    fn judged(policy: &mut NamePolicy, message: &[u8]) -> Result<Verdict, Malformed> {
+        policy.judge(message).map(|judgement| judgement.verdict)
     }
 
     fn wire(text: &str) -> Vec<u8> {
@@ -585,7 +630,7 @@ mod tests {
     const RESPONSE: u16 = 0x8000;
 
     fn of_question(policy: &mut NamePolicy, question: &str) -> Verdict {
-        let verdict = policy.judge(&message(QUERY, question, None)).unwrap();
+        let verdict = judged(policy, &message(QUERY, question, None)).unwrap();
         assert_eq!(policy.judge_name(&wire(question)), Ok(verdict), "{question}");
         verdict
     }
@@ -660,7 +705,10 @@ mod tests {
         let mut policy = policy(&["corp.example"]);
         let local = wire("a.CORP.example");
         let address = (&b"\xc0\x0c"[..], rrtype::A, &[192, 0, 2, 1][..]);
-        assert_eq!(policy.judge(&message(RESPONSE, "a.example", Some(address))), Ok(Verdict::Admitted));
+        assert_eq!(
+            judged(&mut policy, &message(RESPONSE, "a.example", Some(address))),
+            Ok(Verdict::Admitted)
+        );
         let start = [&b"\xc0\x0c"[..], &local, &[0; 20]].concat();
         for (owner, rrtype, rdata) in [
             (&local, rrtype::A, &[192, 0, 2, 1][..]),
@@ -670,12 +718,12 @@ mod tests {
             (&wire("b.example"), rrtype::SVCB, &[&[0, 1], &local[..], &[0, 1, 0, 0]].concat()),
         ] {
             let octets = message(RESPONSE, "a.example", Some((owner, rrtype, rdata)));
-            assert_eq!(policy.judge(&octets), Ok(Verdict::LocalZone), "type {rrtype} {rdata:02x?}");
+            assert_eq!(judged(&mut policy, &octets), Ok(Verdict::LocalZone), "type {rrtype} {rdata:02x?}");
         }
         // Text and what nobody can read are no names.
         for rrtype in [rrtype::TXT, 65280] {
             let octets = message(RESPONSE, "a.example", Some((b"\0", rrtype, &local)));
-            assert_eq!(policy.judge(&octets), Ok(Verdict::Admitted), "type {rrtype}");
+            assert_eq!(judged(&mut policy, &octets), Ok(Verdict::Admitted), "type {rrtype}");
         }
     }
 
@@ -695,11 +743,11 @@ mod tests {
             (QUERY, "intranet", rrtype::NS, Verdict::SingleLabel),
         ] {
             let octets = message(flags, "intranet", Some((&wire(owner), rrtype, &servers)));
-            assert_eq!(policy.judge(&octets), Ok(verdict), "{flags:04x} {owner} type {rrtype}");
+            assert_eq!(judged(&mut policy, &octets), Ok(verdict), "{flags:04x} {owner} type {rrtype}");
         }
         let compressed = message(RESPONSE, "intranet", Some((b"\xc0\x0c", rrtype::NS, &servers)));
-        assert_eq!(policy.judge(&compressed), Ok(Verdict::Admitted));
-        assert_eq!(policy.judge(&message(RESPONSE, "intranet", None)), Ok(Verdict::SingleLabel));
+        assert_eq!(judged(&mut policy, &compressed), Ok(Verdict::Admitted));
+        assert_eq!(judged(&mut policy, &message(RESPONSE, "intranet", None)), Ok(Verdict::SingleLabel));
         let mut policy = NamePolicy::new(&["corp.example"], false, None).unwrap();
         assert_eq!(of_question(&mut policy, "intranet"), Verdict::Admitted);
     }
@@ -756,12 +804,12 @@ mod tests {
             (b"\0", rrtype::CNAME, b""),
         ] {
             let octets = message(RESPONSE, "a.example", Some((owner, rrtype, rdata)));
-            assert_eq!(policy.judge(&octets), Err(Malformed), "{owner:02x?} {rdata:02x?}");
+            assert_eq!(judged(&mut policy, &octets), Err(Malformed), "{owner:02x?} {rdata:02x?}");
         }
-        assert_eq!(policy.judge(b"short"), Err(Malformed));
+        assert_eq!(judged(&mut policy, b"short"), Err(Malformed));
         assert_eq!(policy.judge_name(b"\x01a"), Err(Malformed));
-        assert_eq!(policy.judge(&message(RESPONSE, "a.example", None)[..20]), Err(Malformed));
-        assert_eq!(policy.judge(&message(RESPONSE, "a.example", None)[..12]), Ok(Verdict::Admitted));
+        assert_eq!(judged(&mut policy, &message(RESPONSE, "a.example", None)[..20]), Err(Malformed));
+        assert_eq!(judged(&mut policy, &message(RESPONSE, "a.example", None)[..12]), Ok(Verdict::Admitted));
     }
 
     #[test]
@@ -777,8 +825,8 @@ mod tests {
             octets.extend((rdata.len() as u16).to_be_bytes());
             octets.extend(rdata);
         }
-        assert_eq!(policy(&[]).judge(&octets), Ok(Verdict::LocalZone));
-        assert_eq!(policy(&[]).judge(&vec![0; 65_536]), Err(Malformed));
+        assert_eq!(judged(&mut policy(&[]), &octets), Ok(Verdict::LocalZone));
+        assert_eq!(judged(&mut policy(&[]), &vec![0; 65_536]), Err(Malformed));
     }
 
     //--- Properties
@@ -827,16 +875,43 @@ mod tests {
                 (false, false) => Verdict::Admitted,
             };
             let octets = compose(response, &question, &parts);
-            prop_assert_eq!(policy.judge(&octets), Ok(expected));
+            prop_assert_eq!(judged(&mut policy, &octets), Ok(expected));
             // What was judged before leaves no trace.
-            prop_assert_eq!(policy.judge(&octets), Ok(expected));
+            prop_assert_eq!(judged(&mut policy, &octets), Ok(expected));
+        }
+
+        /// What is seen on the way spares the scrubber its own, and comes to the same.
+        #[test]
+        fn the_extent_is_what_a_scrubber_finds(
+            question in labels(),
+            parts in prop::collection::vec(part(), 0..6),
+            trailing in prop::collection::vec(any::<u8>(), 0..3),
+        ) {
+            let octets = [compose(true, &question, &parts), trailing].concat();
+            let judgement = policy(&[]).judge(&octets);
+            let mut scrubber = Scrubber::default();
+            match judgement.map(|judgement| judgement.extent) {
+                Ok(Some(Extent { end, has_options: false })) => {
+                    prop_assert_eq!(scrubber.scrub(&octets), Ok(Scrubbed::up_to(&octets, end)));
+                }
+                Ok(Some(_)) => {
+                    let holds = |part: &Part| match part {
+                        Part::Options(options) => !options.is_empty(),
+                        Part::Broken(rdata) => !rdata.is_empty(),
+                        _ => false,
+                    };
+                    prop_assert!(parts.iter().any(holds));
+                }
+                Ok(None) => prop_assert_eq!(judged(&mut policy(&[]), &octets), Ok(Verdict::LocalZone)),
+                Err(Malformed) => prop_assert_eq!(scrubber.scrub(&octets), Err(Malformed)),
+            }
         }
 
         #[test]
         fn any_octets_are_judged_or_malformed(octets in prop::collection::vec(any::<u8>(), 0..200)) {
             let mut policy = NamePolicy::new(&["corp.example"], true, Some("pc")).unwrap();
-            let first = policy.judge(&octets);
-            prop_assert_eq!(policy.judge(&octets), first);
+            let first = judged(&mut policy, &octets);
+            prop_assert_eq!(judged(&mut policy, &octets), first);
         }
     }
 }

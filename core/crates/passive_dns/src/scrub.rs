@@ -35,6 +35,11 @@ pub enum Scrubbed<'a> {
 }
 
 impl<'a> Scrubbed<'a> {
+    /// Of a message without options, whose last record ends at `end`.
+    pub fn up_to(message: &'a [u8], end: usize) -> Self {
+        if end == message.len() { Scrubbed::Unchanged } else { Scrubbed::Rewritten(&message[..end]) }
+    }
+
     /// What is to be stored of `message`.
     pub fn of(self, message: &'a [u8]) -> &'a [u8] {
         match self {
@@ -63,8 +68,7 @@ impl Scrubber {
                 return self.rewrite(&header, message, record, records).map(Scrubbed::Rewritten);
             }
         }
-        let end = records.position();
-        Ok(if end == message.len() { Scrubbed::Unchanged } else { Scrubbed::Rewritten(&message[..end]) })
+        Ok(Scrubbed::up_to(message, records.position()))
     }
 
     /// Writes the message anew, of which `opt` is the first record that changes and `records` are those behind it.

@@ -73,6 +73,8 @@ pub struct Record {
 pub struct Records<'a> {
     message: &'a [u8],
     at: usize,
+    /// The section that is read, and how many records of each are still to come.
+    section: usize,
     remaining: [u16; 3],
 }
 
@@ -84,11 +86,12 @@ impl<'a> Records<'a> {
     /// The records announced by the header, of which the first begins at `at`.
     pub fn from(header: &Header, message: &'a [u8], at: usize) -> Self {
         let [_, answer, authority, additional] = header.counts;
-        Records { message, at, remaining: [answer, authority, additional] }
+        Records { message, at, section: 0, remaining: [answer, authority, additional] }
     }
 
     /// The next of the records that are there: a message may hold fewer than its header announces, if it ends
     /// behind one of them. So do the answers of servers that know no EDNS and send the query's counts back.
+    #[inline]
     pub fn next_present(&mut self) -> Result<Option<Record>, Malformed> {
         if self.at == self.message.len() { Ok(None) } else { self.next().transpose() }
     }
@@ -98,11 +101,14 @@ impl<'a> Records<'a> {
         self.at
     }
 
+    #[inline]
     fn read(&mut self, section: Section) -> Result<Record, Malformed> {
+        const FIELDS_OCTETS: usize = 10;
         let owner = self.at;
         let behind_name = end_of_name(self.message, owner)?;
-        let fields = self.message.get(behind_name..behind_name + 10).ok_or(Malformed)?;
-        let rdata = behind_name + 10;
+        let fields = self.message.get(behind_name..).and_then(<[u8]>::first_chunk::<FIELDS_OCTETS>);
+        let fields = fields.ok_or(Malformed)?;
+        let rdata = behind_name + FIELDS_OCTETS;
         let rdata_end = rdata + usize::from(u16::from_be_bytes([fields[8], fields[9]]));
         if rdata_end > self.message.len() {
             return Err(Malformed);
@@ -123,11 +129,14 @@ impl<'a> Records<'a> {
 impl Iterator for Records<'_> {
     type Item = Result<Record, Malformed>;
 
+    #[inline]
     fn next(&mut self) -> Option<Self::Item> {
         const SECTIONS: [Section; 3] = [Section::Answer, Section::Authority, Section::Additional];
-        let index = self.remaining.iter().position(|count| *count > 0)?;
-        self.remaining[index] -= 1;
-        let record = self.read(SECTIONS[index]);
+        while *self.remaining.get(self.section)? == 0 {
+            self.section += 1;
+        }
+        self.remaining[self.section] -= 1;
+        let record = self.read(SECTIONS[self.section]);
         if record.is_err() {
             self.remaining = [0; 3];
         }
@@ -144,6 +153,7 @@ pub fn end_of_question(message: &[u8], start: usize) -> Result<usize, Malformed>
 }
 
 /// The end of a name's own octets, compressed or not; where its pointer leads is not looked at.
+#[inline]
 pub(super) fn end_of_name(message: &[u8], start: usize) -> Result<usize, Malformed> {
     let mut at = start;
     loop {
