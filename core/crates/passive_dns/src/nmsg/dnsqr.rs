@@ -132,16 +132,22 @@ fn write_address(sink: &mut impl Sink, field: u32, address: &IpAddr) {
 }
 
 fn write_capture(sink: &mut impl Sink, [packet, seconds, nanoseconds]: [u32; 3], capture: &Capture<'_>) {
-    let mut packets = 0;
-    for octets in stored::split(capture.packets) {
+    let mut more = 0;
+    let mut packets = stored::split(capture.packets);
+    if let Some(octets) = packets.next() {
         sink.octets(packet, octets);
-        packets += 1;
+        for octets in packets {
+            sink.octets(packet, octets);
+            more += 1;
+        }
     }
     // The times are parallel to the packets, and are there without packets too.
-    for _ in 0..packets.max(1) {
+    sink.uint(seconds, capture.time.seconds());
+    for _ in 0..more {
         sink.uint(seconds, capture.time.seconds());
     }
-    for _ in 0..packets.max(1) {
+    sink.fixed32(nanoseconds, capture.time.nanoseconds());
+    for _ in 0..more {
         sink.fixed32(nanoseconds, capture.time.nanoseconds());
     }
 }

@@ -12,16 +12,18 @@ const FIXED32: u32 = 5;
 
 //------------ Sink --------------------------------------------------------------------------------------------
 
-/// Where a message is written: to a buffer, or nowhere, to learn its length first.
+/// Where a message is written.
 pub trait Sink {
     fn put(&mut self, octets: &[u8]);
 
     fn varint(&mut self, value: u64);
 
+    #[inline]
     fn key(&mut self, field: u32, wire_type: u32) {
         self.varint(u64::from(field << 3 | wire_type));
     }
 
+    #[inline]
     fn uint(&mut self, field: u32, value: u64) {
         self.key(field, VARINT);
         self.varint(value);
@@ -50,10 +52,13 @@ pub trait Sink {
 }
 
 impl Sink for Vec<u8> {
+    #[inline]
     fn put(&mut self, octets: &[u8]) {
         self.extend_from_slice(octets);
     }
 
+    /// Seven bits an octet; most numbers are short.
+    #[inline]
     fn varint(&mut self, mut value: u64) {
         while value > 0x7f {
             self.push(value as u8 | 0x80);
@@ -61,25 +66,6 @@ impl Sink for Vec<u8> {
         }
         self.push(value as u8);
     }
-}
-
-/// Counts octets.
-#[derive(Default)]
-pub struct Length(pub usize);
-
-impl Sink for Length {
-    fn put(&mut self, octets: &[u8]) {
-        self.0 += octets.len();
-    }
-
-    fn varint(&mut self, value: u64) {
-        self.0 += varint_length(value);
-    }
-}
-
-/// Seven bits an octet; zero takes one.
-pub fn varint_length(value: u64) -> usize {
-    (64 - (value | 1).leading_zeros() as usize).div_ceil(7)
 }
 
 //------------ Fields ------------------------------------------------------------------------------------------
@@ -213,7 +199,8 @@ mod tests {
         fn varints_round_trip(value: u64) {
             let mut buffer = Vec::new();
             buffer.varint(value);
-            prop_assert_eq!(buffer.len(), varint_length(value));
+            let bits = 64 - (value | 1).leading_zeros() as usize;
+            prop_assert_eq!(buffer.len(), bits.div_ceil(7));
             let mut fields = Fields::new(&buffer);
             prop_assert_eq!(fields.varint(), Ok(value));
             prop_assert!(fields.is_empty());

@@ -2,7 +2,7 @@
 
 use crate::frame::Timestamp;
 use crate::nmsg::codec::{Codec, Encoder};
-use crate::nmsg::protobuf::{Length, Sink};
+use crate::nmsg::protobuf::Sink;
 use crate::nmsg::{HEADER_OCTETS, Schema, container, payload, payload_crc};
 
 /// A CRC and its key: one octet, and five for 32 bits in sevens.
@@ -48,12 +48,16 @@ struct Written {
 /// Collects messages until they fill a container.
 pub struct Writer {
     limit: usize,
-    envelope: Envelope,
     encoder: Encoder,
     by_length: bool,
     /// Room for the header, and the payloads so far.
     plain: Vec<u8>,
     payloads: Vec<Written>,
+    /// The message that is added, and what stands in front of it and behind it in its payload: the length of each
+    /// precedes it.
+    message: Vec<u8>,
+    before: Vec<u8>,
+    behind: Vec<u8>,
     /// The container as it is sealed, if its payloads change places.
     ordered: Vec<u8>,
     first: Timestamp,
@@ -67,11 +71,13 @@ impl Writer {
         plain.resize(HEADER_OCTETS, 0);
         Writer {
             limit,
-            envelope,
             encoder: Encoder::new(codec),
             by_length: false,
             plain,
             payloads: Vec::new(),
+            message: Vec::new(),
+            before: Vec::new(),
+            behind: envelope_octets(&envelope),
             ordered: Vec::new(),
             first: Timestamp::default(),
             last: Timestamp::default(),
@@ -93,14 +99,16 @@ impl Writer {
 
     /// Adds a message; gives the container before it if that has no room for it.
     pub fn push<M: Message>(&mut self, time: Timestamp, message: &M) -> Option<Container> {
-        let head = Head {
-            schema: M::SCHEMA,
-            time,
-            envelope: self.envelope,
-            message_octets: length(|sink| message.write(sink)),
-        };
-        let payload_octets =
-            length(|sink| head.before(sink)) + head.message_octets + length(|sink| head.behind(sink));
+        self.message.clear();
+        message.write(&mut self.message);
+        let (vid, msgtype) = M::SCHEMA;
+        self.before.clear();
+        self.before.uint(payload::VID, u64::from(vid));
+        self.before.uint(payload::MSGTYPE, u64::from(msgtype));
+        self.before.uint(payload::TIME_SEC, time.seconds());
+        self.before.fixed32(payload::TIME_NSEC, time.nanoseconds());
+        self.before.length(payload::PAYLOAD, self.message.len());
+        let payload_octets = self.before.len() + self.message.len() + self.behind.len();
 
         let crcs = CRC_OCTETS_MAX * (self.payloads.len() + 1);
         let full = self.plain.len() + PAYLOAD_HEAD_OCTETS_MAX + payload_octets + crcs > self.limit;
@@ -111,13 +119,11 @@ impl Writer {
         }
         self.first = self.first.min(time);
         self.last = self.last.max(time);
-        let start = self.plain.len();
+        self.payloads.push(Written { start: self.plain.len(), crc: payload_crc(&self.message) });
         self.plain.length(container::PAYLOADS, payload_octets);
-        head.before(&mut self.plain);
-        let begin = self.plain.len();
-        message.write(&mut self.plain);
-        self.payloads.push(Written { start, crc: payload_crc(&self.plain[begin..]) });
-        head.behind(&mut self.plain);
+        for part in [&self.before, &self.message, &self.behind] {
+            self.plain.put(part);
+        }
         sealed
     }
 
@@ -161,38 +167,15 @@ impl Writer {
     }
 }
 
-fn length(write: impl FnOnce(&mut Length)) -> usize {
-    let mut length = Length::default();
-    write(&mut length);
-    length.0
-}
-
-/// What surrounds a message in its payload.
-struct Head {
-    schema: Schema,
-    time: Timestamp,
-    envelope: Envelope,
-    message_octets: usize,
-}
-
-impl Head {
-    fn before(&self, sink: &mut impl Sink) {
-        let (vid, msgtype) = self.schema;
-        sink.uint(payload::VID, u64::from(vid));
-        sink.uint(payload::MSGTYPE, u64::from(msgtype));
-        sink.uint(payload::TIME_SEC, self.time.seconds());
-        sink.fixed32(payload::TIME_NSEC, self.time.nanoseconds());
-        sink.length(payload::PAYLOAD, self.message_octets);
-    }
-
-    fn behind(&self, sink: &mut impl Sink) {
-        let Envelope { source, operator, group } = self.envelope;
-        for (field, number) in
-            [(payload::SOURCE, source), (payload::OPERATOR, operator), (payload::GROUP, group)]
-        {
-            if number != 0 {
-                sink.uint(field, u64::from(number));
-            }
+/// The fields of a payload that say whence it comes.
+fn envelope_octets(envelope: &Envelope) -> Vec<u8> {
+    let Envelope { source, operator, group } = *envelope;
+    let mut octets = Vec::new();
+    for (field, number) in [(payload::SOURCE, source), (payload::OPERATOR, operator), (payload::GROUP, group)]
+    {
+        if number != 0 {
+            octets.uint(field, u64::from(number));
         }
     }
+    octets
 }
