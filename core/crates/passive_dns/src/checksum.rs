@@ -21,18 +21,21 @@ const UDP_CHECKSUM: Range<usize> = 6..8;
 
 /// The one's-complement sum of `octets` as 16-bit words, an odd one padded with zero, on top of `sum`.
 ///
-/// The sum of four-octet words is congruent to that of two-octet words modulo 2^16 - 1, and a u64 has room for
-/// 2^32 of them.
+/// The sum of words of eight octets, its carries taken around, is congruent to that of words of two octets modulo
+/// 2^16 - 1.
 fn add(sum: u64, octets: &[u8]) -> u64 {
-    let mut words = octets.chunks_exact(4);
-    let mut total = sum;
-    for word in &mut words {
-        total += u64::from(u32::from_be_bytes([word[0], word[1], word[2], word[3]]));
-    }
-    let mut last = [0; 4];
-    let rest = words.remainder();
+    let (words, rest) = octets.as_chunks();
+    let total = words.iter().fold(sum, |total, word| add_word(total, u64::from_be_bytes(*word)));
+    let mut last = [0; 8];
     last[..rest.len()].copy_from_slice(rest);
-    total + u64::from(u32::from_be_bytes(last))
+    add_word(total, u64::from_be_bytes(last))
+}
+
+#[inline]
+fn add_word(sum: u64, word: u64) -> u64 {
+    let (total, carried) = sum.overflowing_add(word);
+    // A sum that was carried from has room for one more.
+    total.wrapping_add(u64::from(carried))
 }
 
 fn fold(mut sum: u64) -> u16 {

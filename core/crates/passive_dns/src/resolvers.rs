@@ -70,11 +70,17 @@ fn bits(address: &IpAddr) -> u128 {
     }
 }
 
+/// Whether a number lies in one of sorted, disjoint ranges.
+fn within<T: Copy + Ord>(ranges: &[(T, T)], wanted: T) -> bool {
+    let behind = ranges.partition_point(|(first, _)| *first <= wanted);
+    behind > 0 && wanted <= ranges[behind - 1].1
+}
+
 /// A set of prefixes, none inside another, sorted.
 #[derive(Clone, Debug)]
 pub struct Resolvers {
     prefixes: Vec<Prefix>,
-    ipv4: Vec<(u128, u128)>,
+    ipv4: Vec<(u32, u32)>,
     ipv6: Vec<(u128, u128)>,
     /// Whether every address of a family, IPv4 or IPv6, is listed.
     everybody: [bool; 2],
@@ -99,6 +105,7 @@ impl Resolvers {
         };
         let (ipv4, ipv6): (Vec<_>, Vec<_>) = (ranges(true), ranges(false));
         let everybody = [covers(&ipv4, u128::from(u32::MAX)), covers(&ipv6, u128::MAX)];
+        let ipv4 = ipv4.into_iter().map(|(first, last)| (first as u32, last as u32)).collect();
         Ok(Resolvers { ipv4, ipv6, prefixes, everybody })
     }
 
@@ -122,10 +129,10 @@ impl Resolvers {
     }
 
     pub fn contains(&self, address: &IpAddr) -> bool {
-        let ranges = if address.is_ipv4() { &self.ipv4 } else { &self.ipv6 };
-        let wanted = bits(address);
-        let behind = ranges.partition_point(|(first, _)| *first <= wanted);
-        behind > 0 && wanted <= ranges[behind - 1].1
+        match address {
+            IpAddr::V4(address) => within(&self.ipv4, address.to_bits()),
+            IpAddr::V6(address) => within(&self.ipv6, address.to_bits()),
+        }
     }
 
     pub fn prefixes(&self) -> &[Prefix] {
