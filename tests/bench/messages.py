@@ -91,7 +91,7 @@ def with_options(body: bytes, options: bytes) -> bytes:
 
 
 def head(message: bytes, qname: Labels) -> bytes:
-    """What a sensor keeps of a quoted query: the header, which announces the question alone, and the question."""
+    """What a sensor keeps of a quoted query: the header, announcing the question alone, and the question."""
     end = 12 + sum(1 + len(label) for label in qname) + 1 + 4
     return message[:4] + struct.pack("!HHHH", 1, 0, 0, 0) + message[12:end]
 

@@ -72,7 +72,7 @@ def _classes() -> dict[str, Any]:
 
 
 def transactions(file: IO[bytes], name: str) -> Iterator[tuple[int, Any]]:
-    """Every dnsqr message of an NMSG file, with the time of its payload in microseconds. Raises Unreadable."""
+    """Every dnsqr message of a file, with the time of its payload in microseconds. Raises Unreadable."""
     classes = _classes()
     while head := file.read(HEADER.size):
         magic, flags, version, octets = HEADER.unpack(head)

@@ -9,7 +9,6 @@ from typing import BinaryIO, Final, Self
 
 from sie_agent.errors import AgentError, UsageError
 
-
 PIECE_OCTETS: Final = 128 << 10
 """What is written at once. For larger pieces the kernel looks for larger runs of free pages, which takes it
 several times as long as copying the octets does."""
