@@ -68,6 +68,7 @@ def config_file(tmp_path: Path, authority: Authority) -> Callable[..., Path]:
         spool: Path | None = None,
         more: str = "",
         resolvers: str = '[192.0.2.53, "2001:db8::53"]',
+        sources: str = "",
     ) -> Path:
         file = tmp_path / "agent.yml"
         file.write_text(
@@ -76,7 +77,7 @@ participant: isp_a
 sensor: ns1
 exchange: lab.example
 resolvers: {resolvers}
-sources: [{{interface: {interface}, encapsulated: {json.dumps(encapsulated)}}}]
+sources: [{sources or f"{{interface: {interface}, encapsulated: {json.dumps(encapsulated)}}}"}]
 container: {{max_bytes: 32 KiB}}
 spool: {{directory: {spool or tmp_path / "spool"}}}
 uplink: {{hubs: ["{hub}"], ca: {authority.ca}, window: 4, retry_min: 100ms, retry_max: 1}}

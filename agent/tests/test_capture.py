@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 
 from sie_agent.capture import Capture, SpoolWriter
-from sie_agent.sources import SourceStatus
 from sie_agent.spool import Spool
 from sie_core._native import Container, PcapSource, Recorder
 
@@ -40,9 +39,6 @@ class FileSource:
     def drain(self, recorder: Recorder) -> Iterator[Container]:
         while not self.at_end.is_set():
             yield from self.pump(recorder, 1)
-
-    def statuses(self) -> list[SourceStatus]:
-        return [SourceStatus("file", not self.at_end.is_set(), 0, 0, None)]
 
     def close(self) -> None:
         self.closed = True

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from sie_agent.config import TABLE, TRANSACTION_TYPES, AgentConfig, SourceConfig, load_config
+from sie_agent.config import TABLE, TRANSACTION_TYPES, AgentConfig, DnstapConfig, SourceConfig, load_config
 from sie_core.settings import ConfigError, markdown_table
 
 GOOD = """
@@ -75,15 +75,16 @@ def test_the_resolvers_may_be_this_host(tmp_path: Path) -> None:
 def test_sources_are_interfaces_or_dnstap(tmp_path: Path) -> None:
     sources = (
         "sources: [{interface: span0, promiscuous: true, encapsulated: true}, "
-        '{dnstap: "unix:/run/sie-agent/dnstap.sock"}, '
-        '{dnstap: "tcp:127.0.0.1:6000"}, {dnstap: "tcp:[2001:DB8::6]:6000"}]'
+        '{dnstap: "unix:/run/sie-agent/dnstap.sock", group: unbound, mode: "0666"}, '
+        '{dnstap: "tcp:127.0.0.1:6000"}, '
+        '{dnstap: "tcp:[2001:DB8::6]:6000", senders: [192.0.2.53, "2001:db8::/64"]}]'
     )
     config = read(tmp_path, GOOD.replace("sources: [{interface: eth1, promiscuous: false}]", sources))
     assert config.interfaces == (SourceConfig("span0", promiscuous=True, encapsulated=True),)
     assert config.dnstap == (
-        "unix:/run/sie-agent/dnstap.sock",
-        "tcp:127.0.0.1:6000",
-        "tcp:[2001:db8::6]:6000",
+        DnstapConfig("unix:/run/sie-agent/dnstap.sock", group="unbound", mode=0o666),
+        DnstapConfig("tcp:127.0.0.1:6000"),
+        DnstapConfig("tcp:[2001:db8::6]:6000", senders=("192.0.2.53/32", "2001:db8::/64")),
     )
 
 
@@ -104,6 +105,18 @@ def test_sources_are_interfaces_or_dnstap(tmp_path: Path) -> None:
         ),
         ('{dnstap: "tcp:collector.example:6000"}', "sources[0].dnstap: "),
         ('{dnstap: "tcp:127.0.0.1:0"}', "sources[0].dnstap: "),
+        ('{dnstap: "tcp:192.0.2.1:6000"}', "sources[0].dnstap: tcp:192.0.2.1:6000 can be reached from other"),
+        ('{dnstap: "tcp:[::]:6000"}', "sources[0].dnstap: tcp:[::]:6000 can be reached from other hosts"),
+        (
+            '{dnstap: "tcp:127.0.0.1:6000", group: bind}',
+            "sources[0].dnstap: group and mode are those of a file",
+        ),
+        ('{dnstap: "unix:/run/x", senders: [192.0.2.1]}', "sources[0].dnstap: senders are addresses: only a"),
+        ('{interface: eth1, mode: "0660"}', "sources[0].dnstap: group and mode are those of a file"),
+        (
+            '{dnstap: "unix:/run/x", mode: 0660}',
+            "sources[0].mode: 432 is none of them; allowed: 0600, 0660 or",
+        ),
         ('{dnstap: "udp:127.0.0.1:6000"}', "sources[0].dnstap: "),
     ],
 )

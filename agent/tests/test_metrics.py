@@ -10,6 +10,7 @@ from urllib.request import urlopen
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from sie_agent.dnstap import DnstapStatus
 from sie_agent.errors import AgentError
 from sie_agent.metrics import METRICS, MetricsServer, markdown
 from sie_agent.stages import fates
@@ -36,6 +37,20 @@ STATUS = Status(
     identity=IdentityStatus("5e1a1", 1795000000.0, 3, 1, 2, None),
     sources=({"interface": "eth1", "up": True, "failures": 1, "kernel_drops": 6, "last_error": None},),
     kernel_drops=6,
+    dnstap=DnstapStatus(
+        ("unix:/run/sie-agent/dnstap.sock",),
+        tuple(
+            {
+                "endpoint": "unix:/run/sie-agent/dnstap.sock",
+                "peer": f"process {number}",
+                "version": "unbound 1.17.1" if number == 1 else "",
+                "frames": 9 * number,
+                "resolver": number == 1,
+            }
+            for number in (1, 0)
+        ),
+        "unix:/run/sie-agent/dnstap.sock: process 2 is refused: it sends no dnstap",
+    ),
     counters={
         "packets_seen": 63,
         "packets_passed": 52,
@@ -45,6 +60,10 @@ STATUS = Status(
         "dnstap_frames_seen": 9,
         "dnstap_frames_passed": 6,
         "dnstap_frames_filtered_type": 3,
+        "dnstap_connections_seen": 7,
+        "dnstap_connections_open": 2,
+        "dnstap_connections_lost": 1,
+        "dnstap_connections_refused_clients": 4,
         "messages_seen": 60,
         "messages_recorded": 52,
         "messages_filtered_rd": 4,
@@ -92,6 +111,7 @@ def test_the_equations_hold(samples: dict[tuple[str, tuple[tuple[str, str], ...]
     for stage, waiting in (
         ("packets", "sie_agent_packets_waiting"),
         ("dnstap_frames", "nothing"),
+        ("dnstap_connections", "sie_agent_dnstap_connections_open"),
         ("messages", "sie_agent_queries_waiting"),
     ):
         seen = total(samples, f"sie_agent_{stage}_seen_total")

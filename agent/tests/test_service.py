@@ -13,6 +13,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
+from typing import TypeVar
 from urllib.error import URLError
 from urllib.request import urlopen
 
@@ -35,6 +36,7 @@ pytestmark = [
 ]
 
 STOP_WITHIN = 2.0
+T = TypeVar("T")
 
 
 @pytest.fixture
@@ -81,7 +83,11 @@ class Running:
             with urlopen(f"http://127.0.0.1:{port}/{name}", timeout=5) as response:
                 return bytes(response.read())
 
-        return self._wire.inside(ask)
+        return self.inside(ask)
+
+    def inside(self, call: Callable[[], T]) -> T:
+        """Call in the agent's namespace."""
+        return self._wire.inside(call)
 
     def memory(self, which: str) -> int:
         """Octets, of a line of /proc/PID/status."""

@@ -2,14 +2,12 @@
 
 import os
 import socket
-import struct
 import time
 from pathlib import Path
 from typing import Any
 
 import dns.flags
 import dns.message
-import dns.name
 import pytest
 
 from sie_core._native import (
@@ -21,57 +19,23 @@ from sie_core._native import (
     Recorder,
     decode,
 )
+from tests.dnstap import (
+    ACCEPT,
+    FINISH,
+    READY,
+    RESOLVER_QUERY,
+    RESOLVER_RESPONSE,
+    SERVER,
+    START,
+    STOP,
+    control,
+    frame,
+)
 
 from .traffic import LINK_TYPES, Traffic, write_pcap
 
 PAGE = Path(__file__).parents[2] / "docs" / "reference" / "dnstap.md"
-CONTENT_TYPE = b"protobuf:dnstap.Dnstap"
-RESOLVER_QUERY, RESOLVER_RESPONSE = 3, 4
-ACCEPT, START, STOP, READY, FINISH = 1, 2, 3, 4, 5
-SERVER = socket.inet_aton("198.51.100.53")
 DEADLINE = 10.0
-
-
-def varint(value: int) -> bytes:
-    octets = b""
-    while value > 0x7F:
-        octets += bytes([value & 0x7F | 0x80])
-        value >>= 7
-    return octets + bytes([value])
-
-
-def field(number: int, value: int | bytes) -> bytes:
-    """A protobuf field: a varint, or octets."""
-    if isinstance(value, int):
-        return varint(number << 3) + varint(value)
-    return varint(number << 3 | 2) + varint(len(value)) + value
-
-
-def frame(kind: int, message: bytes, at: float, *, transport: int = 1, zone: str = "example.") -> bytes:
-    """A data frame as Unbound writes it: without the resolver's own address."""
-    seconds, packet = (8, 10) if kind == RESOLVER_QUERY else (12, 14)
-    body = (
-        field(1, kind)
-        + field(3, transport)
-        + field(4, bytes(4))
-        + field(5, SERVER)
-        + field(6, 40000)
-        + field(7, 53)
-        + field(seconds, int(at))
-        + varint(seconds + 1 << 3 | 5)
-        + struct.pack("<I", int(at % 1 * 1e9))
-        + field(packet, message)
-        + field(11, dns.name.from_text(zone).to_digestable())
-    )
-    outer = field(2, b"unbound 1.17.1") + field(14, body) + field(15, 1)
-    return struct.pack(">I", len(outer)) + outer
-
-
-def control(kind: int) -> bytes:
-    body = struct.pack(">I", kind)
-    if kind in (ACCEPT, START, READY):
-        body += struct.pack(">II", 1, len(CONTENT_TYPE)) + CONTENT_TYPE
-    return struct.pack(">II", 0, len(body)) + body
 
 
 def pump(recorder: Recorder, source: DnstapSource, counter: str, count: int) -> list[Container]:

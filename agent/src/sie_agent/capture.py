@@ -15,13 +15,18 @@ from types import MappingProxyType
 from typing import Final
 
 from sie_agent.errors import SpoolError
-from sie_agent.sources import Source, SourceStatus
+from sie_agent.sources import Source
 from sie_agent.spool import Spool
 from sie_core._native import Container, Recorder
 
 TURN: Final = 0.2
 """Seconds in which every source has had its turn: what a stop waits for, and what a container may be late by.
 """
+
+SHARE_OF_SEVERAL: Final = 0.02
+"""Seconds of one source's turn where another waits meanwhile. What a resolver brings waits in the 200 KiB of
+a socket's buffer: at 20,000 messages of 300 octets a second, 120 KB come in this time. Fifty turns a second
+cost less than a hundredth of a core."""
 
 QUEUE_OCTETS: Final = 16 << 20
 """Sealed containers that wait for the disk. At the 5 MB a minute of an extremely busy resolver this bridges a
@@ -156,10 +161,6 @@ class Capture:
         """The recorder's counters, as of the last turn."""
         return self._counters
 
-    def sources(self) -> list[SourceStatus]:
-        """How each part of each source is."""
-        return [status for source in self._sources for status in source.statuses()]
-
     def between_turns(self, do: Callable[[], None]) -> Future[None]:
         """Have `do` called in the capture thread between two turns, while no source is pumped.
 
@@ -197,7 +198,7 @@ class Capture:
             self.failure = failure
 
     def _turn(self) -> None:
-        share = TURN / len(self._sources)
+        share = TURN if len(self._sources) == 1 else SHARE_OF_SEVERAL
         for source in self._sources:
             for container in source.pump(self._recorder, share):
                 self._deliver(container)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-from sie_agent.config_kinds import HOST, Endpoint, OneOf, Pattern, Resolver, Zone
+from sie_agent.config_kinds import HOST, Endpoint, OneOf, Pattern, Resolver, Sender, Zone
 from sie_core import limits
 from sie_core.settings import (
     Boolean,
@@ -43,6 +43,12 @@ prefix takes up to 8 in each of two directions, with and without a VLAN tag: 64 
 MOST_SOURCES: Final = 16
 """Interfaces and dnstap sockets. Rings in the kernel are 32 MiB in all, at least 2 MiB an interface."""
 
+MOST_SENDERS: Final = 64
+"""Addresses and prefixes from which one endpoint takes dnstap: as many as it takes connections."""
+
+SOCKET_MODES: Final = ("0600", "0660", "0666")
+"""Who may connect to a dnstap socket: the agent's own user, its group too, every program of the host."""
+
 MOST_LOCAL_ZONES: Final = 4096
 """Suffixes that are kept out: an organisation of a thousand sites with four internal zones each."""
 
@@ -76,6 +82,22 @@ def _promiscuous_dnstap(promiscuous: bool, dnstap: str | None) -> str | None:
 
 def _encapsulated_dnstap(encapsulated: bool, dnstap: str | None) -> str | None:
     return "only by an interface do packets come in tunnels" if encapsulated and dnstap is not None else None
+
+
+def _access(dnstap: str | None, group: str | None, mode: str | None, senders: tuple[str, ...]) -> str | None:
+    endpoint = dnstap or ""
+    if not endpoint.startswith("unix:") and (group is not None or mode is not None):
+        return "group and mode are those of a file: only a dnstap endpoint unix:/PATH has them"
+    if not endpoint.startswith("tcp:"):
+        return "senders are addresses: only a dnstap endpoint tcp:ADDRESS:PORT has them" if senders else None
+    host = endpoint.removeprefix("tcp:").rpartition(":")[0].strip("[]")
+    if not senders and not ipaddress.ip_address(host).is_loopback:
+        return (
+            f"{endpoint} can be reached from other hosts, and TCP tells neither who sends nor keeps secret "
+            "what: list the addresses of the resolvers that may send in senders, or listen on a loopback "
+            "address"
+        )
+    return None
 
 
 def _each_once(sources: tuple[Config, ...]) -> str | None:
@@ -163,10 +185,32 @@ TABLE: Final = Table(
                     help="whether packets are looked for inside GRE, ERSPAN type II and VXLAN, in which "
                     "mirrors across a network come; anybody can send a host such packets",
                 ),
+                Setting(
+                    "group",
+                    Text(r"[A-Za-z_][A-Za-z0-9_.-]{0,31}", "the name of a group of this host"),
+                    default=None,
+                    help="the group that a dnstap socket belongs to, which the resolver's user must be in "
+                    "and the agent's too; the agent's own where it is left out",
+                ),
+                Setting(
+                    "mode",
+                    OneOf(SOCKET_MODES),
+                    default=None,
+                    help="who may connect to a dnstap socket, in quotes: the agent's user alone, its group "
+                    'too, or every program of the host; "0660" where it is left out',
+                ),
+                Setting(
+                    "senders",
+                    ListOf(Sender(), most=MOST_SENDERS),
+                    default=[],
+                    help="the resolvers that may bring dnstap over TCP; may be left out on a loopback "
+                    "address alone, where every program of the host may",
+                ),
                 checks=[
                     Check(("interface", "dnstap"), _one_of_both),
                     Check(("promiscuous", "dnstap"), _promiscuous_dnstap),
                     Check(("encapsulated", "dnstap"), _encapsulated_dnstap),
+                    Check(("dnstap", "group", "mode", "senders"), _access),
                 ],
             ),
             least=1,
@@ -337,6 +381,17 @@ class SourceConfig:
     encapsulated: bool = False
 
 
+@dataclass(frozen=True)
+class DnstapConfig:
+    """One endpoint where resolvers bring their dnstap."""
+
+    endpoint: str
+    """As sie_agent.config_kinds.Endpoint writes it."""
+    group: str | None = None
+    mode: int = 0o660
+    senders: tuple[str, ...] = ()
+
+
 FIXED: Final = (
     "participant",
     "sensor",
@@ -364,8 +419,7 @@ class AgentConfig:
     resolvers: tuple[str, ...]
     """Addresses, prefixes and perhaps the word `host`: sie_agent.discovery makes addresses of it."""
     interfaces: tuple[SourceConfig, ...]
-    dnstap: tuple[str, ...]
-    """Endpoints, as sie_agent.config_kinds.Endpoint writes them."""
+    dnstap: tuple[DnstapConfig, ...]
     query_timeout: float
     table_max: int
     transaction_types: tuple[str, ...]
@@ -432,7 +486,13 @@ def _typed(config: Config) -> AgentConfig:
             for item in config["sources"]
             if item["interface"] is not None
         ),
-        dnstap=tuple(item["dnstap"] for item in config["sources"] if item["dnstap"] is not None),
+        dnstap=tuple(
+            DnstapConfig(
+                item["dnstap"], item["group"], int(item["mode"] or SOCKET_MODES[1], 8), item["senders"]
+            )
+            for item in config["sources"]
+            if item["dnstap"] is not None
+        ),
         query_timeout=config["transactions.query_timeout"],
         table_max=config["transactions.table_max"],
         transaction_types=config["transactions.types"],

@@ -83,6 +83,18 @@ class Endpoint(Kind):
 
 
 @dataclass(frozen=True)
+class Sender(Kind):
+    """An address or prefix as text in its shortest form."""
+
+    @property
+    def allowed(self) -> str:
+        return "an IP address or prefix"
+
+    def convert(self, value: object) -> str:
+        return str(Prefix().convert(value))
+
+
+@dataclass(frozen=True)
 class Zone(Kind):
     """The name of a zone in its usual form, with or without the final dot; gives it without, lower-case."""
 

@@ -1,5 +1,6 @@
 """The agent's metrics, all made from the status document, and the server that shows both on loopback."""
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict
 from http import HTTPStatus
@@ -66,6 +67,25 @@ def _transactions(counter: Callable[[str], bool]) -> Callable[[Status], Iterable
     ]
 
 
+def _connections(status: Status) -> Iterable[Sample]:
+    if status.dnstap is None:
+        return []
+    open_now = Counter(
+        (one["endpoint"], "yes" if one["resolver"] else "no") for one in status.dnstap.connections
+    )
+    keys = [(endpoint, word) for endpoint in status.dnstap.endpoints for word in ("yes", "no")]
+    return [(key, open_now[key]) for key in keys]
+
+
+def _ended(status: Status) -> Iterable[Sample]:
+    """One sample for each way in which a connection may end."""
+    stage = "dnstap_connections_"
+    for name, count in status.counters.items():
+        outcome, _, reason = name.removeprefix(stage).partition("_")
+        if name.startswith(stage) and outcome not in ("seen", "open"):
+            yield (outcome, reason), count
+
+
 METRICS: Final = (
     Described(
         "sie_agent_info",
@@ -103,6 +123,26 @@ METRICS: Final = (
         "Frames by what became of them, as packets.",
         ("outcome", "reason"),
         _judged("dnstap_frames"),
+    ),
+    Described(
+        "sie_agent_dnstap_connections_open",
+        "Connections that are open, and whether a message of a resolver's has come by them.",
+        ("endpoint", "resolver"),
+        _connections,
+    ),
+    Described(
+        "sie_agent_dnstap_connections_seen_total",
+        "Connections since the agent started. The sum of sie_agent_dnstap_connections_open and "
+        "sie_agent_dnstap_connections_total.",
+        (),
+        _seen("dnstap_connections"),
+    ),
+    Described(
+        "sie_agent_dnstap_connections_total",
+        "Connections by how they ended: finished or lost by the sender, refused or rejected (why), or closed "
+        "with the agent.",
+        ("outcome", "reason"),
+        _ended,
     ),
     Described(
         "sie_agent_messages_seen_total",

@@ -157,12 +157,3 @@ def recording_from(arguments: argparse.Namespace) -> tuple[Sequence[str], dict[s
     if arguments.suppress_special_use is not None:
         settings["suppress_special_use"] = arguments.suppress_special_use
     return listed, settings
-
-
-def refuse_unread(config: "AgentConfig") -> None:
-    """No source may be configured that this version does not read. Raises UsageError."""
-    if config.dnstap:
-        raise UsageError(
-            f"sources: {config.dnstap[0]}: dnstap is not read by this version; name the interface that sees"
-            " the resolver's upstream traffic instead"
-        )

@@ -16,9 +16,10 @@ from sie_agent.capture import Capture, SpoolWriter
 from sie_agent.cli import EXIT_OK, add_config_argument
 from sie_agent.config import FIXED, AgentConfig, load_config
 from sie_agent.discovery import resolver_addresses
+from sie_agent.dnstap import DnstapSockets
 from sie_agent.errors import AgentError, SpoolError
 from sie_agent.metrics import MetricsServer
-from sie_agent.recording import reconfigure, recorder_of, refuse_unread, settings_of
+from sie_agent.recording import reconfigure, recorder_of, settings_of
 from sie_agent.renewal import Renewal
 from sie_agent.sources import Interfaces, Source
 from sie_agent.spool import LOOK_INTERVAL, Spool, open_spool
@@ -54,7 +55,8 @@ class Agent:
         self._resolvers = resolvers = resolver_addresses(config.resolvers)
         self._recorder = recorder_of(resolvers, settings_of(config))
         self._interfaces = Interfaces(config.interfaces, resolvers) if config.interfaces else None
-        sources: list[Source] = [] if self._interfaces is None else [self._interfaces]
+        self._dnstap = DnstapSockets(config.dnstap) if config.dnstap else None
+        sources: list[Source] = [source for source in (self._interfaces, self._dnstap) if source is not None]
         self.writer = SpoolWriter(spool)
         self.capture = Capture(self._recorder, sources, self.writer.offer)
         self.uplink = Uplink(config, spool, self.accounts, self._uplink_progressed)
@@ -63,7 +65,8 @@ class Agent:
 
     def status(self) -> Status:
         """The status document. May be called from any thread."""
-        sources = tuple(dataclasses.asdict(source) for source in self.capture.sources())
+        interfaces = [] if self._interfaces is None else self._interfaces.statuses()
+        sources = tuple(dataclasses.asdict(source) for source in interfaces)
         lost = self.writer.lost
         uplink = self.uplink
         return describe(
@@ -82,7 +85,11 @@ class Agent:
             identity=self.renewal.status(),
             sources=sources,
             kernel_drops=sum(source["kernel_drops"] for source in sources),
-            counters=dict(self.capture.counters),
+            dnstap=None if self._dnstap is None else self._dnstap.status(),
+            counters={
+                **self.capture.counters,
+                **({} if self._dnstap is None else self._dnstap.counters()),
+            },
         )
 
     def accounts(self) -> Mapping[str, int]:
@@ -148,7 +155,6 @@ def configure(_command: str, parser: argparse.ArgumentParser) -> None:
 
 def _run(arguments: argparse.Namespace) -> int:
     config = load_config(arguments.config)
-    refuse_unread(config)
     log.configure()
     with open_spool(config.spool_directory, config.spool_max_bytes, config.spool_max_age) as spool:
         asyncio.run(_serve(arguments.config, config, spool))
@@ -264,7 +270,11 @@ async def _watch(
 def _summary(status: Status) -> str:
     """One line for `systemctl status`."""
     up = sum(1 for source in status.sources if source["up"])
+    watched = [f"{up} of {len(status.sources)} interfaces up"] if status.sources else []
+    if status.dnstap is not None:
+        resolvers = sum(1 for connection in status.dnstap.connections if connection["resolver"])
+        watched.append(f"{resolvers} connections of resolvers")
     return (
-        f"{up} of {len(status.sources)} interfaces up; uplink {status.uplink.state.replace('_', ' ')}; "
+        f"{', '.join(watched)}; uplink {status.uplink.state.replace('_', ' ')}; "
         f"captured {status.captured}, acknowledged {status.acknowledged}, pending {status.pending}"
     )

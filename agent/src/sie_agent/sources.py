@@ -44,9 +44,6 @@ class Source(Protocol):
     def drain(self, recorder: Recorder) -> Iterator[Container]:
         """Take in nothing more, and read what was taken in."""
 
-    def statuses(self) -> list[SourceStatus]:
-        """How each part of the source is. May be called from any thread."""
-
     def close(self) -> None:
         """Stop listening."""
 
@@ -95,7 +92,7 @@ class Interfaces:
             raise AgentError(f"the resolvers stay as they are: {error}") from error
 
     def statuses(self) -> list[SourceStatus]:
-        """How each interface is."""
+        """How each interface is. May be called from any thread."""
         return [SourceStatus(**status) for status in self._live.status()]
 
     def close(self) -> None:

@@ -9,6 +9,7 @@ from typing import Any, Final
 from sie_agent.accounting import Ledger
 from sie_agent.cli import EXIT_OK, add_config_argument
 from sie_agent.config import AgentConfig, load_config
+from sie_agent.dnstap import DnstapStatus
 from sie_agent.spool import snapshot
 from sie_core.settings import ListenAddress
 
@@ -69,7 +70,8 @@ class Status:
     """The document. Transactions, unless a name says otherwise.
 
     captured = acknowledged + pending + trimmed, over the whole life of the spool. `in_flight` is in
-    containers. `counters` are the recorder's, since the agent started; empty when none runs.
+    containers. `sources` are the interfaces. `counters` are those of the recorder and of dnstap connections,
+    since the agent started; empty when none runs.
     """
 
     running: bool
@@ -90,6 +92,7 @@ class Status:
     identity: IdentityStatus = field(default_factory=IdentityStatus)
     sources: tuple[dict[str, Any], ...] = ()
     kernel_drops: int = 0
+    dnstap: DnstapStatus | None = None
     counters: dict[str, int] = field(default_factory=dict)
 
     def as_json(self) -> str:
@@ -156,6 +159,7 @@ def table(document: dict[str, Any]) -> str:
     for source in document["sources"]:
         what = "up" if source["up"] else f"down: {source['last_error']}"
         lines.append(f"interface     {source['interface']} {what}, {source['kernel_drops']} packets dropped")
+    lines += _dnstap_lines(document.get("dnstap"))
     lines += [
         f"captured      {document['captured']:>12} transactions",
         f"acknowledged  {document['acknowledged']:>12}",
@@ -166,6 +170,23 @@ def table(document: dict[str, Any]) -> str:
         f"lost          {lost['queue'] + lost['disk']:>12} before the spool, since the agent started",
     ]
     return "\n".join(lines)
+
+
+def _dnstap_lines(dnstap: dict[str, Any] | None) -> list[str]:
+    """Each endpoint, below it who is connected there, and who was refused last."""
+    if dnstap is None:
+        return []
+    lines = []
+    for endpoint in dnstap["endpoints"]:
+        connected = [one for one in dnstap["connections"] if one["endpoint"] == endpoint]
+        lines.append(f"dnstap        {endpoint}, {len(connected)} connected")
+        for one in connected:
+            who = one["version"] or "a sender that does not tell its version"
+            what = "" if one["resolver"] else ", nothing of a resolver's yet"
+            lines.append(f"  from        {one['peer']}: {who}, {one['frames']} frames{what}")
+    if dnstap["last_refusal"]:
+        lines.append(f"  refused     {dnstap['last_refusal']}")
+    return lines
 
 
 def _because(reasons: dict[str, int]) -> str:
