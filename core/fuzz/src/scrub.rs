@@ -44,7 +44,7 @@ pub fn check(octets: &[u8]) {
 }
 
 fn check_message(message: &[u8], policy: &mut NamePolicy) {
-    let verdict = policy.judge(message);
+    let verdict = policy.judge(message).map(|judgement| judgement.verdict);
     check_verdict(message, verdict);
 
     let mut scrubber = Scrubber::default();
@@ -55,7 +55,8 @@ fn check_message(message: &[u8], policy: &mut NamePolicy) {
     let stored = scrubbed.of(message).to_vec();
     assert_eq!(scrubber.scrub(&stored), Ok(Scrubbed::Unchanged));
     check_same(message, &stored);
-    assert_eq!(policy.judge(&stored), verdict, "the verdict on what is stored");
+    let again = policy.judge(&stored).map(|judgement| judgement.verdict);
+    assert_eq!(again, verdict, "the verdict on what is stored");
 }
 
 /// Where the records of a message begin.

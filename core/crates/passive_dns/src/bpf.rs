@@ -6,14 +6,15 @@
 
 use std::net::IpAddr;
 
+use crate::dns::DNS_PORT;
 use crate::error::SettingError;
-use crate::filter::DNS_PORT;
 use crate::frame::LinkType;
 use crate::icmp::{PROTOCOL_ICMP, PROTOCOL_ICMPV6};
 use crate::limits::{EXTENSION_HEADERS_MAX, TUNNELS_MAX, VLAN_TAGS_MAX};
+use crate::link::{ETHERNET_HEADER_OCTETS, ETHERTYPES_VLAN, VLAN_TAG_OCTETS};
 use crate::packet::{
-    ETHERNET_HEADER_OCTETS, ETHERTYPE_IPV4, ETHERTYPE_IPV6, ETHERTYPES_VLAN, IPV6_HEADER_OCTETS,
-    PROTOCOL_FRAGMENT, PROTOCOL_TCP, PROTOCOL_UDP, PROTOCOLS_EXTENSION, VLAN_TAG_OCTETS,
+    ETHERTYPE_IPV4, ETHERTYPE_IPV6, IPV6_HEADER_OCTETS, PROTOCOL_FRAGMENT, PROTOCOL_TCP, PROTOCOL_UDP,
+    PROTOCOLS_EXTENSION,
 };
 use crate::resolvers::{Prefix, Resolvers};
 use crate::tunnel::{

@@ -11,9 +11,8 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use crate::dns::name;
+use crate::dns::{DNS_PORT, name};
 use crate::error::FormatError;
-use crate::filter::DNS_PORT;
 use crate::frame::Timestamp;
 use crate::limits::{DNSTAP_TCP_MESSAGE_OCTETS_MAX, DNSTAP_UDP_MESSAGE_OCTETS_MAX};
 use crate::message::{Direction, Endpoint, Message, Transport};

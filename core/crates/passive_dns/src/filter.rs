@@ -19,15 +19,12 @@
 
 use std::net::IpAddr;
 
-use crate::dns::{Header, Question, Rcode, rrtype};
+use crate::dns::{DNS_PORT, Header, Question, Rcode, rrtype};
 use crate::message::{Direction, Endpoint, Message, Transport};
 use crate::outcome::{MessageOutcome, PacketOutcome};
 use crate::resolvers::Resolvers;
 use crate::responder::Scope;
 use crate::settings::Settings;
-
-/// The port of the authoritative servers' side.
-pub const DNS_PORT: u16 = 53;
 
 /// Who is who in a packet.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]

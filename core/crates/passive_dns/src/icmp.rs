@@ -19,8 +19,7 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use crate::checksum;
-use crate::dns::{HEADER_OCTETS, Header, Question};
-use crate::filter::DNS_PORT;
+use crate::dns::{DNS_PORT, HEADER_OCTETS, Header, Question};
 use crate::limits::EXTENSION_HEADERS_MAX;
 use crate::packet::{IPV6_HEADER_OCTETS, PROTOCOL_FRAGMENT, PROTOCOL_TCP, PROTOCOL_UDP, PROTOCOLS_EXTENSION};
 use crate::tcp;

@@ -2,8 +2,8 @@
 //! observations.
 //!
 //! The sensor's half, in the order in which octets pass through it:
-//! [`frame`] → [`packet`] → [`udp`] → [`message`] → [`filter`] → [`transaction`] → [`stored`] → [`nmsg`], driven by
-//! [`recorder`] up to the message and by [`exchange`] from there.
+//! [`frame`] → [`link`] → [`packet`] → [`udp`] → [`message`] → [`filter`] → [`transaction`] → [`stored`] →
+//! [`nmsg`], driven by [`recorder`] up to the message and by [`exchange`] from there.
 //! [`bpf`] compiles the same filter for the kernel. The hub's half: [`nmsg`] → [`observation`] → [`dedupe`].
 //! [`dns`] holds what both need of RFC 1035.
 //!
@@ -30,6 +30,7 @@ pub mod frame;
 pub mod frame_streams;
 pub mod icmp;
 pub mod limits;
+pub mod link;
 pub mod local_zones;
 pub mod lru;
 pub mod message;

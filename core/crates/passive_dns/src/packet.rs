@@ -1,35 +1,20 @@
-//! From a frame to the IP packet in it.
-//!
-//! Link types: Ethernet (IEEE 802.3, up to two 802.1Q or 802.1ad tags), Linux cooked capture, bare IP.
-//! IPv4 (RFC 791), IPv6 (RFC 8200) with its hop-by-hop, routing, destination and fragment headers. Where the source
-//! says so, the packet is the innermost of up to [`TUNNELS_MAX`] [tunnels](crate::tunnel).
+//! IP packets: IPv4 (RFC 791), IPv6 (RFC 8200) with its hop-by-hop, routing, destination and fragment headers.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use crate::frame::{Frame, LinkType};
-use crate::limits::{EXTENSION_HEADERS_MAX, TUNNELS_MAX, VLAN_TAGS_MAX};
+use crate::limits::EXTENSION_HEADERS_MAX;
 use crate::outcome::PacketOutcome;
-use crate::tunnel::{self, Inside, PROTOCOL_GRE};
 
-pub const ETHERNET_HEADER_OCTETS: usize = 14;
-pub const VLAN_TAG_OCTETS: usize = 4;
 pub const IPV4_HEADER_OCTETS_MIN: usize = 20;
 pub const IPV6_HEADER_OCTETS: usize = 40;
 
 pub const ETHERTYPE_IPV4: u16 = 0x0800;
 pub const ETHERTYPE_IPV6: u16 = 0x86dd;
-/// 802.1Q, 802.1ad, and the number that equipment used for stacked tags before 802.1ad.
-pub const ETHERTYPES_VLAN: [u16; 3] = [0x8100, 0x88a8, 0x9100];
-
 pub const PROTOCOL_TCP: u8 = 6;
 pub const PROTOCOL_UDP: u8 = 17;
 /// Hop-by-hop options, routing, destination options: the IPv6 extension headers of one common form.
 pub const PROTOCOLS_EXTENSION: [u8; 3] = [0, 43, 60];
 pub const PROTOCOL_FRAGMENT: u8 = 44;
-
-/// Where the sockaddr-like header of Linux cooked capture has its protocol, and where it ends.
-const SLL_PROTOCOL_OFFSET: usize = 14;
-const SLL_HEADER_OCTETS: usize = 16;
 
 /// The fragment field of IPv4: don't fragment, more fragments, and the offset in units of eight octets.
 const IPV4_MORE_FRAGMENTS: u16 = 0x2000;
@@ -69,39 +54,16 @@ pub struct Packet<'a> {
 }
 
 impl<'a> Packet<'a> {
-    /// Finds the IP packet of a frame, or says what is to become of the frame.
-    ///
-    /// Lengths are judged only if `wanted` approves of the protocol, so that other people's traffic is never
-    /// called malformed.
-    pub fn of_frame(frame: &Frame<'a>, wanted: impl Fn(u8) -> bool) -> Result<Self, PacketOutcome> {
-        if let LinkType::Other(_) = frame.link {
-            return Err(PacketOutcome::RejectedLinktype);
-        }
-        if frame.octets.len() < frame.wire_length {
-            return Err(PacketOutcome::RejectedTruncated);
-        }
-        let mut network = network_layer(frame)?;
-        if frame.encapsulated {
-            for _ in 0..TUNNELS_MAX {
-                let outer =
-                    Self::of_network(network, |protocol| protocol == PROTOCOL_GRE || wanted(protocol))?;
-                network = match tunnel::inside(&outer)? {
-                    None => return Ok(outer),
-                    Some(Inside::Ethernet(octets)) => tagged(octets, ETHERNET_HEADER_OCTETS - 2)?,
-                    Some(Inside::Ipv4(octets)) => (Family::Ipv4, octets),
-                    Some(Inside::Ipv6(octets)) => (Family::Ipv6, octets),
-                };
-            }
-        }
-        Self::of_network(network, wanted)
-    }
-
     /// Reads octets that begin with an IP header of either version.
     pub fn of_octets(octets: &'a [u8], wanted: impl Fn(u8) -> bool) -> Result<Self, PacketOutcome> {
         Self::of_network((family(octets)?, octets), wanted)
     }
 
-    fn of_network(
+    /// Reads octets that begin with the header of a family, possibly with padding behind the datagram.
+    ///
+    /// Lengths are judged only if `wanted` approves of the protocol, so that other people's traffic is never
+    /// called malformed.
+    pub(crate) fn of_network(
         (family, octets): (Family, &'a [u8]),
         wanted: impl Fn(u8) -> bool,
     ) -> Result<Self, PacketOutcome> {
@@ -221,48 +183,18 @@ pub(crate) fn u16_at(octets: &[u8], offset: usize) -> Option<u16> {
     Some(u16::from_be_bytes([pair[0], pair[1]]))
 }
 
-//------------ Link layer --------------------------------------------------------------------------------------
-
+/// The version of IP that a link says to carry.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-enum Family {
+pub(crate) enum Family {
     Ipv4,
     Ipv6,
 }
 
-fn family(octets: &[u8]) -> Result<Family, PacketOutcome> {
+/// By the version that a header claims.
+pub(crate) fn family(octets: &[u8]) -> Result<Family, PacketOutcome> {
     match octets.first().map(|first| first >> 4) {
         Some(4) => Ok(Family::Ipv4),
         Some(6) => Ok(Family::Ipv6),
         _ => Err(PacketOutcome::RejectedMalformed),
     }
-}
-
-/// The octets from the IP header on, possibly with padding behind the datagram.
-fn network_layer<'a>(frame: &Frame<'a>) -> Result<(Family, &'a [u8]), PacketOutcome> {
-    let octets = frame.octets;
-    match frame.link {
-        LinkType::Ethernet => tagged(octets, ETHERNET_HEADER_OCTETS - 2),
-        LinkType::LinuxSll => {
-            debug_assert_eq!(SLL_PROTOCOL_OFFSET + 2, SLL_HEADER_OCTETS);
-            tagged(octets, SLL_PROTOCOL_OFFSET)
-        }
-        LinkType::RawIpv4 => Ok((Family::Ipv4, octets)),
-        LinkType::RawIpv6 => Ok((Family::Ipv6, octets)),
-        LinkType::Raw => Ok((family(octets)?, octets)),
-        LinkType::Other(_) => Err(PacketOutcome::RejectedLinktype),
-    }
-}
-
-/// Skips VLAN tags, beginning with the type field at `offset`.
-fn tagged(octets: &[u8], mut offset: usize) -> Result<(Family, &[u8]), PacketOutcome> {
-    for _ in 0..=VLAN_TAGS_MAX {
-        let ethertype = u16_at(octets, offset).ok_or(PacketOutcome::RejectedMalformed)?;
-        match ethertype {
-            ETHERTYPE_IPV4 => return Ok((Family::Ipv4, &octets[offset + 2..])),
-            ETHERTYPE_IPV6 => return Ok((Family::Ipv6, &octets[offset + 2..])),
-            tag if ETHERTYPES_VLAN.contains(&tag) => offset += VLAN_TAG_OCTETS,
-            _ => return Err(PacketOutcome::FilteredProtocol),
-        }
-    }
-    Err(PacketOutcome::FilteredProtocol)
 }

@@ -12,6 +12,7 @@ use crate::fragments::Fragments;
 use crate::frame::{Event, Frame, FrameSource, Timestamp};
 use crate::icmp::{IcmpError, PROTOCOL_ICMP, PROTOCOL_ICMPV6, Refusal};
 use crate::limits::{DNSTAP_AGE_MAX, DNSTAP_AHEAD_MAX};
+use crate::link;
 use crate::message::{Datagram, Direction, Endpoint, Message, Transport};
 use crate::nmsg::Container;
 use crate::outcome::{DnstapOutcome, PacketOutcome};
@@ -193,7 +194,7 @@ impl Recorder {
     fn take(&mut self, frame: &Frame<'_>) -> PacketOutcome {
         let Recorder { fragments, transports, .. } = self;
         let arrival = Arrival { time: frame.time, packets: 1, checksum_ready: frame.checksum_ready };
-        let packet = match Packet::of_frame(frame, is_read) {
+        let packet = match link::packet(frame, is_read) {
             Ok(packet) => packet,
             Err(outcome) => return transports.count(outcome, 1),
         };

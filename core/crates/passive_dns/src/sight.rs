@@ -6,7 +6,8 @@ use crate::dns::Header;
 use crate::dns::message::Question;
 use crate::dns::name;
 use crate::frame::{Frame, LinkType};
-use crate::packet::{PROTOCOL_TCP, PROTOCOL_UDP, Packet, u16_at};
+use crate::link;
+use crate::packet::{PROTOCOL_TCP, PROTOCOL_UDP, u16_at};
 use crate::udp;
 
 /// The port of DNS.
@@ -38,7 +39,7 @@ pub struct DnsSight {
 
 impl Sight {
     pub fn of_frame(frame: &Frame<'_>) -> Self {
-        let Ok(packet) = Packet::of_frame(frame, |_| true) else {
+        let Ok(packet) = link::packet(frame, |_| true) else {
             return Sight::default();
         };
         let mut sight = Sight {

@@ -6,7 +6,7 @@
 //! Sources: RFC 2784 and RFC 2890 (GRE, with checksum, key and sequence number), RFC 7637 and RFC 1701 (Ethernet
 //! in GRE, type 0x6558), draft-foschiano-erspan section 4.2 (ERSPAN type II), RFC 7348 section 5 (VXLAN).
 
-use crate::filter::DNS_PORT;
+use crate::dns::DNS_PORT;
 use crate::outcome::PacketOutcome;
 use crate::packet::{ETHERTYPE_IPV4, ETHERTYPE_IPV6, PROTOCOL_UDP, Packet, u16_at};
 use crate::udp;

@@ -8,9 +8,9 @@ use std::collections::HashMap;
 use passive_dns::bpf::{self, INSTRUCTIONS_MAX, Instruction, code};
 use passive_dns::frame::{Frame, LinkType};
 use passive_dns::icmp::IcmpError;
+use passive_dns::link;
 use passive_dns::nmsg::dnsqr::Kind;
 use passive_dns::outcome::{MessageOutcome, PacketOutcome};
-use passive_dns::packet::Packet;
 use passive_dns::recorder::Recorder;
 use passive_dns::resolvers::Resolvers;
 use passive_dns::settings::Settings;
@@ -117,7 +117,7 @@ fn agree(frame: &Frame<'_>, resolvers: &Resolvers, program: &[Instruction]) -> R
 
 /// Whether the packet is TCP, or an error that quotes TCP.
 fn is_tcp(frame: &Frame<'_>) -> bool {
-    match Packet::of_frame(frame, |_| true) {
+    match link::packet(frame, |_| true) {
         Ok(packet) => match packet.protocol {
             6 => true,
             1 | 58 => IcmpError::parse(packet.source, packet.destination, packet.octets, packet.transport)

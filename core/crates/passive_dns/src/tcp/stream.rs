@@ -7,8 +7,7 @@
 use std::collections::VecDeque;
 use std::ops::Range;
 
-use crate::dns::{HEADER_OCTETS, Header, Question};
-use crate::filter::DNS_PORT;
+use crate::dns::{DNS_PORT, HEADER_OCTETS, Header, Question};
 use crate::frame::Timestamp;
 use crate::limits::{STREAM_GAP, STREAM_PIECES_MAX, STREAM_WINDOW_OCTETS};
 use crate::tcp::{Fate, Tally};
