@@ -295,6 +295,65 @@ async def test_the_watchdog_is_fed_while_all_turns(
         await asyncio.to_thread(agent.notified, "STOPPING=1")
 
 
+class Clock:
+    """The time of day of a running agent, by libfaketime; the kernel's, which packets have, stays."""
+
+    def __init__(self, directory: Path) -> None:
+        (library,) = Path("/usr/lib").glob("*/faketime/libfaketime.so.1")
+        self._file = directory / "clock"
+        self.environment = {
+            "LD_PRELOAD": str(library),
+            "FAKETIME_TIMESTAMP_FILE": str(self._file),
+            "FAKETIME_NO_CACHE": "1",
+            "FAKETIME_DONT_FAKE_MONOTONIC": "1",
+        }
+        self.step(0)
+
+    def step(self, seconds: int) -> None:
+        """Set it so far away from the true time."""
+        aside = self._file.with_suffix(".aside")
+        aside.write_text(f"{seconds:+d}")
+        aside.rename(self._file)
+
+
+async def test_a_clock_that_is_set_while_packets_come_loses_and_holds_up_nothing(
+    wire: Namespace, traffic: Traffic, config_file: Callable[..., Path], authority: Authority, tmp_path: Path
+) -> None:
+    frames = read_pcap(traffic.pcap)
+    queries = [frame for frame in frames if not is_response(frame)]
+    asked, answered = traffic.transactions, traffic.transactions - traffic.unanswered
+    clock, hub = Clock(tmp_path), Hub()
+    listener = wire.inside(lambda: socket.create_server(("127.0.0.1", 0)))
+    async with hub.listening(*authority.server(), authority.ca, sock=listener):
+        config = config_file(f"wss://127.0.0.1:{listener.getsockname()[1]}", interface=wire.inner)
+        async with running(wire, config, tmp_path, **clock.environment, WATCHDOG_USEC="4000000") as agent:
+            for times, step in enumerate((3600, -3600), 1):
+                await put(wire, queries)
+                await agent.until(lambda status: counted(status)["transactions_pending"] == asked)
+                # All that wait are an hour away from now, and are given up; then the clock is right again.
+                clock.step(step)
+                await agent.until(lambda status: counted(status)["transactions_pending"] == 0)
+                clock.step(0)
+                given_up = counted(await asyncio.to_thread(agent.status))["transactions_unanswered_query"]
+                assert given_up == times * asked
+            # All is as it was.
+            await put(wire, frames)
+            status = await agent.until(
+                lambda status: counted(status)["transactions_query_response"] == answered
+            )
+            assert counted(status)["transactions_unsolicited_response"] == 0
+            await agent.until(
+                lambda status: status["pending"] == 0 and status["acknowledged"] == status["captured"]
+            )
+            await asyncio.to_thread(agent.notified, "WATCHDOG=1")
+            assert await agent.stop() < STOP_WITHIN
+    assert hub.transactions == 3 * asked
+    assert hub.sessions == 1
+    at_rest = snapshot(tmp_path / "spool")
+    assert at_rest is not None
+    assert (at_rest.ledger.captured, at_rest.ledger.pending) == (hub.transactions, 0)
+
+
 def is_response(frame: bytes) -> bool:
     """Whether an Ethernet frame of the generated traffic carries a response: the QR bit of its DNS header."""
     ipv4 = frame[12:14] == b"\x08\x00"

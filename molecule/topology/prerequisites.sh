@@ -22,6 +22,7 @@ need dig bind9-dnsutils
 need dnsdbq dnsdbq
 need nft nftables
 need zstd zstd
+[ -e "$(echo /usr/lib/*/faketime/libfaketime.so.1)" ] || missing="$missing libfaketime"  # a test sets a clock by it
 need go golang-go               # builds the programs of others that the interoperability tests run
 /usr/bin/python3 -c 'import ensurepip, venv' 2>/dev/null || missing="$missing python3-venv"
 

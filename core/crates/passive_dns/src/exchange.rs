@@ -450,8 +450,7 @@ impl Output {
 
     /// Seals the container in progress if it has waited long enough, or if the clock was set back behind it.
     fn flush(&mut self, now: Timestamp) {
-        let waited = now.since(self.opened).max(self.opened.since(now));
-        if waited >= self.flush_interval {
+        if now.apart(self.opened) >= self.flush_interval {
             self.seal();
         }
     }

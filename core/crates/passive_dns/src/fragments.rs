@@ -179,7 +179,7 @@ impl Fragments {
             protocol: key_protocol,
         };
         let mut at = self.sets.find(&key);
-        if at.is_some_and(|at| time.since(self.sets.at(at).1.begun) > FRAGMENT_PATIENCE) {
+        if at.is_some_and(|at| time.apart(self.sets.at(at).1.begun) > FRAGMENT_PATIENCE) {
             let late = self.sets.remove(&key);
             late.into_iter().for_each(|late| self.release(&late, PacketOutcome::LostTime));
             at = None;
@@ -220,7 +220,7 @@ impl Fragments {
 
     /// Gives up on the datagrams that have waited too long at the time `now`.
     pub fn expire(&mut self, now: Timestamp) {
-        while self.sets.oldest().is_some_and(|(_, set)| now.since(set.begun) > FRAGMENT_PATIENCE) {
+        while self.sets.oldest().is_some_and(|(_, set)| now.apart(set.begun) > FRAGMENT_PATIENCE) {
             self.release_oldest(PacketOutcome::LostTime);
         }
     }
@@ -370,6 +370,23 @@ mod tests {
                 assert_eq!(take(&mut fragments, &piece(ipv6, 8, 0, 8, true), 2), Err(PacketOutcome::Waiting));
                 assert_sum(&fragments, 4, 0);
             }
+        }
+    }
+
+    #[test]
+    fn what_began_before_the_clock_was_set_back_keeps_nothing_waiting() {
+        for ipv6 in [false, true] {
+            let mut fragments = Fragments::default();
+            assert_eq!(take(&mut fragments, &piece(ipv6, 7, 0, 8, true), 7200), Err(PacketOutcome::Waiting));
+            assert_eq!(take(&mut fragments, &piece(ipv6, 8, 0, 8, true), 3600), Err(PacketOutcome::Waiting));
+            fragments.expire(Timestamp::new(3600, 0));
+            assert_eq!((count(&fragments, PacketOutcome::LostTime), fragments.waiting()), (1, 1));
+            // The same identification stands for another datagram by now.
+            assert_eq!(take(&mut fragments, &piece(ipv6, 8, 8, 8, false), 60), Err(PacketOutcome::Waiting));
+            assert_eq!((count(&fragments, PacketOutcome::LostTime), fragments.waiting()), (2, 1));
+            fragments.expire(Timestamp::new(91, 0));
+            assert_eq!((count(&fragments, PacketOutcome::LostTime), fragments.waiting()), (3, 0));
+            assert_sum(&fragments, 3, 0);
         }
     }
 

@@ -41,6 +41,12 @@ impl Timestamp {
     pub const fn since(self, earlier: Timestamp) -> Duration {
         Duration::from_nanos(self.0.saturating_sub(earlier.0))
     }
+
+    /// How far apart the two are. What is far in the future is from before the clock was set back, and waits for
+    /// nothing any more than what is far in the past.
+    pub const fn apart(self, other: Timestamp) -> Duration {
+        Duration::from_nanos(self.0.abs_diff(other.0))
+    }
 }
 
 //------------ LinkType ----------------------------------------------------------------------------------------

@@ -243,7 +243,7 @@ impl Streams {
     /// Forgets the streams that have been silent too long at the time `now`, and hands out the whole messages that
     /// waited behind gaps in them.
     pub fn expire(&mut self, now: Timestamp, mut deliver: impl FnMut(&Message<'_>)) {
-        while self.table.oldest().is_some_and(|(_, stream)| now.since(stream.touched) > STREAM_IDLE) {
+        while self.table.oldest().is_some_and(|(_, stream)| now.apart(stream.touched) > STREAM_IDLE) {
             self.close_oldest(&mut deliver);
         }
     }

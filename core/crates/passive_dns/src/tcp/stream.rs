@@ -184,7 +184,7 @@ impl Stream {
         tally: &mut Tally,
         emit: &mut impl FnMut(&[u8], Span),
     ) -> Fate {
-        let overdue = chunk.time.since(self.gap_since) > STREAM_GAP;
+        let overdue = chunk.time.apart(self.gap_since) > STREAM_GAP;
         if !self.ahead.is_empty() && (overdue || self.ahead.len() >= STREAM_PIECES_MAX) {
             self.skip_gap(tally, emit);
             self.gap_since = chunk.time;

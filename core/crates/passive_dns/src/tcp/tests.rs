@@ -251,6 +251,24 @@ fn an_old_gap_is_given_up() {
 }
 
 #[test]
+fn what_came_before_the_clock_was_set_back_keeps_nothing_waiting() {
+    let hour = 3_600_000;
+    let messages: Vec<Vec<u8>> = (0..3).map(|id| framed(&query(id, 0))).collect();
+    let length = messages[0].len() as u32;
+    let mut bench = Bench::default();
+    bench.take(at(2 * hour), syn(0));
+    assert_eq!(bench.take(at(2 * hour), segment(1 + length, &messages[1])), Fate::Waiting);
+    // The gap is as old as it would be without the step, for all that is known: it is not waited for.
+    assert_eq!(bench.take(at(hour), segment(1 + 2 * length, &messages[2])), Fate::Passed);
+    assert_eq!(bench.messages, [query(1, 0), query(2, 0)]);
+    assert_eq!(bench.take(at(hour), segment(1 + 3 * length, &messages[0][..5])), Fate::Waiting);
+    bench.streams.expire(at(0), |_| panic!("no message is whole"));
+    bench.check();
+    assert!(bench.streams.is_empty());
+    assert_eq!(bench.settled(Fate::LostUnfinished), 1);
+}
+
+#[test]
 fn silence_ends_a_stream_and_frees_what_waits_behind_gaps() {
     let mut bench = Bench::default();
     let data = framed(&query(7, 0));
