@@ -282,13 +282,16 @@ def test_the_authorities_that_the_hub_names_are_learnt(tmp_path: Path, server: S
     """A certificate of the next CA is taken from a hub that proves itself by the one that is trusted."""
     config = configured(tmp_path, server)
     following = Ca()
-    server.authorities = [following.certificate, server.ca.certificate]
+    link = identity.link_ca(
+        following.certificate, server.ca.certificate, server.ca.key, now=NOW, random=os.urandom
+    )
+    server.authorities = [following.certificate, server.ca.certificate, link]
     server.answer = lambda key: certs(following.issue(key))
     done = run(config)
     assert done.standing.state == "valid"
     assert names(config) == ["authorities.pem", "certificate.pem", "key.pem"]
     trusted = Anchors(config.ca, config.identity_directory)
-    assert set(load_authorities(trusted.file())) == set(server.authorities)
+    assert set(load_authorities(trusted.file())) == set(server.authorities[:2])
     # The same file is read by OpenSSL, which must pass over its first line.
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.load_verify_locations(trusted.file())
@@ -298,7 +301,18 @@ def test_the_authorities_that_the_hub_names_are_learnt(tmp_path: Path, server: S
     assert trusted.file() == config.ca
 
 
-@pytest.mark.parametrize("said", ["another exchange's", "expired", "no CA", "not self-signed", "five"])
+@pytest.mark.parametrize(
+    "said",
+    [
+        "another exchange's",
+        "expired",
+        "no CA",
+        "not self-signed",
+        "a server's own",
+        "linked by another",
+        "five",
+    ],
+)
 def test_authorities_that_are_not_learnt(tmp_path: Path, server: Server, said: str) -> None:
     config = configured(tmp_path, server)
     key = identity.generate_key(KeyKind.P256, os.urandom)
@@ -306,15 +320,21 @@ def test_authorities_that_are_not_learnt(tmp_path: Path, server: Server, said: s
     def made(exchange: str = "lab.example", at: datetime = NOW) -> x509.Certificate:
         return identity.make_ca(key, exchange, now=at, random=os.urandom)
 
-    link = identity.link_ca(made(), server.ca.certificate, server.ca.key, now=NOW, random=os.urandom)
+    def linked(root: x509.Certificate, by: Ca = server.ca) -> x509.Certificate:
+        return identity.link_ca(root, by.certificate, by.key, now=NOW, random=os.urandom)
+
+    five = [made() for _ in range(5)]
     server.authorities = {
-        "another exchange's": [made("other.example")],
-        "expired": [made(at=NOW - timedelta(days=4000))],
-        "no CA": [server.ca.issue(key.public_key())],
-        "not self-signed": [link],
-        "five": [made() for _ in range(5)],
+        "another exchange's": [made("other.example"), linked(made("other.example"))],
+        "expired": [made(at=NOW - timedelta(days=4000)), linked(made())],
+        "no CA": [server.ca.issue(key.public_key()), linked(made())],
+        "not self-signed": [linked(made())],
+        "a server's own": [made()],
+        "linked by another": [made(), linked(made(), Ca())],
+        "five": [*five, linked(five[0])],
     }[said]
-    with pytest.raises(EnrolmentFailed, match=f"the hub names {5 if said == 'five' else 0} authorities"):
+    server.answer = lambda _key: pytest.fail("asked for a certificate all the same")
+    with pytest.raises(EnrolmentFailed, match=f"{5 if said == 'five' else 0} are authorities of lab.example"):
         run(config)
     assert not config.identity_directory.exists()
 

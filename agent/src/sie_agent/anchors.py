@@ -4,12 +4,13 @@
 
 The exchange's CA is replaced by and by: for a while the old one and the new one are trusted at once. A sensor
 learns of it while it renews its certificate, from a hub that has proved itself by an authority that was
-trusted already; nobody has to go to each sensor. What was learnt holds as long as `uplink.ca` is as it was:
-whoever lays another one there, as a new onboarding bundle does, begins anew from it.
+trusted already, and only if that authority has certified the new key; nobody has to go to each sensor. What
+was learnt holds as long as `uplink.ca` is as it was: whoever lays another one there, as a new onboarding
+bundle does, begins anew from it.
 """
 
 import hashlib
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from datetime import datetime
 from pathlib import Path
 from typing import Final
@@ -52,21 +53,39 @@ class Anchors:
             # Not there, or not ours to read: then what a person has laid down is trusted.
             return self._configured
 
-    def content(self, said: Collection[x509.Certificate], exchange: str, now: datetime) -> bytes:
-        """What to write to `learnt` once the hub has named its authorities.
-
-        Only self-signed CAs of `exchange` that are valid now count. Raises AnchorsError if there are
-        none of these or too many, and OSError.
-        """
-        good = [one for one in said if identity.ca_exchange(one) == exchange and _holds(one, now)]
-        if not 1 <= len(good) <= MAX_AUTHORITIES:
-            raise AnchorsError(
-                f"the hub names {len(good)} authorities of {exchange}; it may have 1 to {MAX_AUTHORITIES}"
-            )
-        return self._head() + b"".join(map(identity.certificate_to_pem, good))
+    def content(self, authorities: Iterable[x509.Certificate]) -> bytes:
+        """What to write to `learnt` for these authorities. Raises OSError."""
+        return self._head() + b"".join(map(identity.certificate_to_pem, authorities))
 
     def _head(self) -> bytes:
         return _HEAD + hashlib.sha256(self._configured.read_bytes()).hexdigest().encode() + b"\n"
+
+
+def successors(
+    said: Collection[x509.Certificate], trusted: Collection[x509.Certificate], exchange: str, now: datetime
+) -> list[x509.Certificate]:
+    """Which of the certificates that the hub names are to be trusted from now on.
+
+    These are self-signed CAs of `exchange`, valid now, that are trusted already or whose key one that is
+    trusted has certified ("new with old", RFC 7030, section 4.1.3): who has stolen the key of a server alone
+    cannot put an authority of his own in their place. Raises AnchorsError if there are none or too many.
+    """
+    roots = [one for one in said if identity.ca_exchange(one) == exchange and _holds(one, now)]
+    good = [root for root in roots if root in trusted or _certified(root, said, trusted)]
+    if not 1 <= len(good) <= MAX_AUTHORITIES:
+        raise AnchorsError(
+            f"of the {len(said)} certificates that the hub names, {len(good)} are authorities of {exchange}"
+            f" that follow from those trusted here, where 1 to {MAX_AUTHORITIES} may: lay the CA of a new"
+            " onboarding bundle in the place of uplink.ca"
+        )
+    return good
+
+
+def _certified(
+    root: x509.Certificate, said: Iterable[x509.Certificate], trusted: Iterable[x509.Certificate]
+) -> bool:
+    links = [one for one in said if one.subject == root.subject and identity.same_key(one, root)]
+    return any(identity.issued_by(link, authority) for link in links for authority in trusted)
 
 
 def _holds(authority: x509.Certificate, now: datetime) -> bool:

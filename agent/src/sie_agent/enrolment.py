@@ -20,7 +20,7 @@ from typing import Any, Final
 
 from cryptography import x509
 
-from sie_agent.anchors import Anchors, AnchorsError
+from sie_agent.anchors import Anchors, AnchorsError, successors
 from sie_agent.cli import EXIT_OK, add_config_argument
 from sie_agent.config import AgentConfig, load_config
 from sie_agent.errors import UsageError
@@ -138,15 +138,13 @@ def _learn(
     Asked before the certificate, which may come of one that is not known here yet.
     """
     trusted = load_authorities(anchors.file())
-    said = ca_certs(url, anchors.file())
-    if set(said) == set(trusted):
-        return trusted
     try:
-        content = anchors.content(said, exchange, now)
+        good = successors(ca_certs(url, anchors.file()), trusted, exchange, now)
     except AnchorsError as error:
         raise EnrolmentFailed(f"{url}: {error}") from None
-    files.keep_authorities(anchors.learnt, content)
-    return load_authorities(anchors.file())
+    if set(good) != set(trusted):
+        files.keep_authorities(anchors.learnt, anchors.content(good))
+    return good
 
 
 def _install(

@@ -416,6 +416,11 @@ def issued_by(certificate: x509.Certificate, authority: x509.Certificate) -> boo
     return True
 
 
+def same_key(one: x509.Certificate, other: x509.Certificate) -> bool:
+    """Whether two certificates are for one key. Raises IdentityError for a key that is not in use here."""
+    return key_digest(public_key_of(one)) == key_digest(public_key_of(other))
+
+
 def public_key_of(certificate: x509.Certificate) -> PublicKey:
     """The key of a certificate. Raises IdentityError if it is neither Ed25519 nor P-256."""
     try:

@@ -4,9 +4,11 @@ import logging
 import os
 from contextlib import ExitStack
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Final
 
 from aiohttp import web
+from cryptography import x509
 
 from sie_core import identity
 from sie_core.settings import Config, ConfigError
@@ -50,7 +52,7 @@ async def run_enrol(unit: Unit, config: Config) -> None:
         credential("tls_key", config["enrol.key"]),
         client_authorities=config["ca.certificate"],
     )
-    application = Est(enroller, authority.trusted, metrics).application()
+    application = Est(enroller, named(config["ca.certificate"]), metrics).application()
     runner = web.AppRunner(
         application,
         access_log=None,
@@ -77,6 +79,18 @@ async def run_enrol(unit: Unit, config: Config) -> None:
                 await unit.sleep(RELOAD_INTERVAL)
         finally:
             await runner.cleanup()
+
+
+def named(ca_file: Path) -> list[x509.Certificate]:
+    """What `cacerts` names: the CAs that are trusted, and the link from one to the next (RFC 7030, 4.1.3).
+
+    Raises ConfigError.
+    """
+    link = ca_file.with_name("link.pem")
+    try:
+        return load_certificates(ca_file) + (load_certificates(link) if link.exists() else [])
+    except AuthorityError as error:
+        raise ConfigError([str(error)]) from None
 
 
 def load_authority(config: Config) -> Authority:
