@@ -13,8 +13,8 @@ from typing import Any, Final
 
 from sie_agent.cli import EXIT_OK
 from sie_agent.errors import SourceError
+from sie_agent.reading import open_file, warn
 from sie_agent.recording import add_recording_arguments, recorder_of, recording_from
-from sie_agent.replay import open_file, warn
 from sie_agent.sentences import SENTENCES, TRANSACTIONS
 from sie_agent.stages import QUERIES_WAITING, outcome_of
 from sie_core._native import NativeError, PcapSource, Recorder, explain

@@ -14,8 +14,8 @@ from sie_agent import log
 from sie_agent.cli import EXIT_OK
 from sie_agent.config import AgentConfig, load_config
 from sie_agent.errors import AgentError
+from sie_agent.reading import counts, open_file, pump_all, table, warn
 from sie_agent.recording import recorder_of, recording_from
-from sie_agent.replay import counts, open_file, pump_all, table, warn
 from sie_agent.spool import Spool, open_spool
 from sie_agent.status import UplinkStatus, describe
 from sie_agent.uplink import Uplink
