@@ -200,6 +200,20 @@ def write_pcapng(path: Path, frames: list[Frame]) -> None:
             file.write(block(6, head + padded(frame.data) + options(1)))
 
 
+@pytest.mark.parametrize("command", ["replay", "explain"])
+@pytest.mark.parametrize("everybody", [["0.0.0.0/0"], ["::/0"], ["0.0.0.0/1", "128.0.0.0/1"]])
+def test_a_list_that_lets_everybody_in_is_refused_by_commands_too(
+    mixed: tuple[Path, Marks], command: str, everybody: list[str]
+) -> None:
+    resolvers = [word for prefix in everybody for word in ("--resolver", prefix)]
+    done = program(command, mixed[0], *resolvers)
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert "admit" in done.stderr
+    told = program(command, mixed[0], *resolvers, "--admit-every-address")
+    assert told.returncode == 0, told.stderr
+
+
 class TestPage:
     """docs/explanation/privacy.md, read by people who cannot check it against the code."""
 

@@ -1,18 +1,25 @@
 """Nothing about anybody but the resolver, if that may be shown, and public servers is ever written."""
 
+import threading
+import time
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 
+import dns.edns
 import dns.flags
 import dns.message
 import dns.name
 import pytest
 
-from sie_core._native import PcapSource, Recorder
+from sie_core._native import DnstapSource, PcapSource, Recorder
+from tests import dnstap
 from tests.privacy.search import Packet, Written, names_of, options_of
 from tests.privacy.traffic import (
+    CLIENTS,
+    COOKIE,
     EXCLUDED,
+    HIDDEN,
     LOCAL_ZONES,
     RESOLVERS,
     SERVER_ID,
@@ -143,4 +150,79 @@ def test_every_rule_had_work(mixed: tuple[Path, Marks]) -> None:
         "messages_filtered_scope",
         "messages_filtered_local_zone",
         "messages_filtered_qname_regex",
+    }
+
+
+KINDS_OF_DNSTAP = range(1, 16)
+"""Of dnstap.proto's Message.Type all fourteen, and one that is none of them."""
+
+
+@pytest.mark.parametrize("clear_resolver_address", [False, True])
+def test_of_what_a_resolver_tells_only_its_own_exchanges_are_written(
+    tmp_path: Path, clear_resolver_address: bool
+) -> None:
+    """Frames of every kind hold a question and its answer; those of others also a user's address and name."""
+
+    def messages(name: str, *, rd: bool = False) -> tuple[bytes, bytes]:
+        query = dns.message.make_query(name, "A", id=7)
+        query.flags = dns.flags.RD if rd else dns.flags.Flag(0)
+        response = dns.message.make_response(query)
+        for message in (query, response):
+            message.use_edns(
+                options=[dns.edns.GenericOption(dns.edns.OptionType.make(COOKIE), HIDDEN + b"-1")]
+            )
+        return query.to_wire(), response.to_wire()
+
+    now = time.time()
+    resolver, client = ip_address(RESOLVERS[0]).packed, ip_address(CLIENTS[0]).packed
+    own = messages("public-00001.example.")
+    frames = [
+        dnstap.frame(dnstap.RESOLVER_QUERY, own[0], now, resolver=resolver),
+        dnstap.frame(dnstap.RESOLVER_RESPONSE, own[1], now, resolver=resolver),
+    ]
+    for kind in KINDS_OF_DNSTAP:
+        mine = kind in (dnstap.RESOLVER_QUERY, dnstap.RESOLVER_RESPONSE)
+        # Of the resolver's own kinds those that ask for recursion, or of a zone that is kept out.
+        secrets = (
+            messages(f"secret-000{kind:02}.example.", rd=mine),
+            messages(f"secret-001{kind:02}.example."),
+        )
+        zones = "example.", LOCAL_ZONES[0] if mine else "example."
+        for (query, response), zone in zip(secrets, zones, strict=True):
+            for message in (query, response) if not mine else ((query,) if kind == 3 else (response,)):
+                source = resolver if mine else client
+                frames.append(dnstap.frame(kind, message, now, resolver=source, zone=zone))
+    listening = DnstapSource()
+    assert listening.listen(f"unix:{tmp_path}/dnstap.sock") is None
+    recorder = Recorder([], keep_query_packets=True, clear_resolver_address=clear_resolver_address, **POLICY)
+
+    def tell() -> None:
+        with dnstap.Sender(tmp_path / "dnstap.sock") as sender:
+            sender.send(b"".join(frames))
+            sender.finish()
+
+    telling = threading.Thread(target=tell)
+    telling.start()
+    containers = []
+    deadline = time.monotonic() + 20
+    while recorder.counters()["dnstap_frames_seen"] < len(frames) or telling.is_alive():
+        assert time.monotonic() < deadline, recorder.counters()
+        containers += recorder.pump(listening, 0.02)
+    telling.join()
+    containers += recorder.finish()
+    written = Written(b"".join(container.data for container in containers))
+    assert written.labels("secret") == set()
+    assert written.strangers() == set()
+    assert written.labels("public") == {"public-00001"}
+    assert written.addresses(RESOLVERS) == (set() if clear_resolver_address else {RESOLVERS[0]})
+    for packet in written.packets():
+        assert packet.summed
+        assert packet.message is not None
+        assert options_of(dns.message.from_wire(packet.message)) == []
+    filtered = {name for name, count in recorder.counters().items() if count and "_filtered_" in name}
+    others = ("auth", "client", "forwarder", "stub", "tool", "update", "other")
+    assert filtered == {
+        *(f"dnstap_frames_filtered_{kind}" for kind in others),
+        "messages_filtered_rd",
+        "messages_filtered_local_zone",
     }
