@@ -174,3 +174,29 @@ def test_the_window_fits_the_spool(tmp_path: Path) -> None:
 def test_the_reference_page_holds_the_table() -> None:
     page = Path(__file__).parents[2] / "docs" / "reference" / "agent.md"
     assert markdown_table(TABLE) in page.read_text()
+
+
+@pytest.mark.parametrize(
+    ("drop", "words"),
+    [
+        ("ssh://a@hub.example", "is not sftp://"),
+        ("sftp://hub.example", "names no account"),
+        ("sftp://Root@hub.example", "names no account"),
+        ("sftp://a:secret@hub.example", "holds no password"),
+        ("sftp://a@hub.example/up", "after the host and port"),
+        ("sftp://a@:22", "is not sftp://"),
+        ("sftp://a@hub.example:0", "is not sftp://"),
+    ],
+)
+def test_what_is_no_drop_is_refused(tmp_path: Path, drop: str, words: str) -> None:
+    text = GOOD.replace('hubs: ["wss://198.51.100.10:8443"]', f'drop: "{drop}"')
+    assert any(problem.startswith("uplink.drop") and words in problem for problem in problems(tmp_path, text))
+
+
+def test_the_uplink_goes_one_way(tmp_path: Path) -> None:
+    drop = GOOD.replace('hubs: ["wss://198.51.100.10:8443"]', "drop: sftp://sie-00000007@hub.example")
+    assert str(read(tmp_path, drop).drop) == "sftp://sie-00000007@hub.example:22"
+    both = GOOD.replace("uplink: {", "uplink: {drop: sftp://sie-00000007@hub.example, ")
+    assert "not both" in "\n".join(problems(tmp_path, both))
+    neither = GOOD.replace('{hubs: ["wss://198.51.100.10:8443"]}', "{hubs: []}")
+    assert "list the hub's addresses" in "\n".join(problems(tmp_path, neither))

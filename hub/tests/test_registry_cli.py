@@ -185,6 +185,7 @@ def test_show_tells_everything_but_the_hashes_of_readers_keys(isp_a: Run) -> Non
         "ns1": {
             "channels": [202],
             "source": source,
+            "account": f"sie-{source:08x}",
             "revoked": None,
             "revoked_serials": [],
             "revoked_keys": [],

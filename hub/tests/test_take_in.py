@@ -9,13 +9,13 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from sie_hub.ingest import drop
-from sie_hub.ingest.drop import Waiting, account_name, whole
+from sie_hub.ingest.drop import Waiting, whole
 from sie_hub.ingest.ledger import Ledger
 from sie_hub.ingest.metrics import DROP, Metrics
 from sie_hub.ingest.store import Fate, NamedWriter
 from sie_hub.ingest.take_in import TakeIn
 from sie_hub.nats_link import Link
-from sie_hub.registry import Registry
+from sie_hub.registry import Registry, account_name
 from sie_hub.streams import (
     HEADER_FILE,
     HEADER_SEQUENCE,

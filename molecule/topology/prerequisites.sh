@@ -23,6 +23,8 @@ need dnsdbq dnsdbq
 need nft nftables
 need zstd zstd
 [ -e "$(echo /usr/lib/*/faketime/libfaketime.so.1)" ] || missing="$missing libfaketime"  # a test sets a clock by it
+need rsync rsync
+need sshd openssh-server        # the tests run one of their own; that of the system stays off where it was not there
 need go golang-go               # builds the programs of others that the interoperability tests run
 /usr/bin/python3 -c 'import ensurepip, venv' 2>/dev/null || missing="$missing python3-venv"
 
@@ -35,3 +37,4 @@ echo "installing for the lab:$missing"
 apt-get update -qq
 # shellcheck disable=SC2086  # a list of package names
 DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $missing >/dev/null
+case $missing in *openssh-server*) systemctl disable --quiet --now ssh.service ssh.socket 2>/dev/null || true ;; esac

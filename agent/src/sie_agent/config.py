@@ -7,7 +7,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-from sie_agent.config_kinds import HOST, Endpoint, OneOf, Pattern, Resolver, Sender, Zone
+from sie_agent.config_kinds import (
+    HOST,
+    Drop,
+    DropAddress,
+    Endpoint,
+    OneOf,
+    Pattern,
+    Resolver,
+    Sender,
+    Zone,
+)
 from sie_core import limits
 from sie_core.settings import (
     Boolean,
@@ -114,6 +124,14 @@ def _resolvers_needed(resolvers: tuple[str, ...], sources: tuple[Config, ...]) -
         f"none is listed, and only dnstap says by itself which traffic is a resolver's own: list the "
         f"addresses of the resolvers that interface {first} sees, or the word {HOST} on the resolver itself"
     )
+
+
+def _one_way_out(hubs: tuple[str, ...], drop: DropAddress | None) -> str | None:
+    if not hubs and drop is None:
+        return "missing: list the hub's addresses, or give uplink.drop where only SSH is let out"
+    if hubs and drop is not None:
+        return "the uplink goes to hubs or into a drop: give uplink.hubs or uplink.drop, not both"
+    return None
 
 
 def _too_wide(resolvers: tuple[str, ...], admit_every_address: bool) -> str | None:
@@ -312,8 +330,21 @@ TABLE: Final = Table(
     ),
     Setting(
         "uplink.hubs",
-        ListOf(Url(("wss",)), least=1, most=16),
+        ListOf(Url(("wss",)), most=16),
+        default=[],
         help="the addresses of the hub, tried in this order",
+    ),
+    Setting(
+        "uplink.drop",
+        Drop(),
+        default=None,
+        help="in the place of hubs, where only SSH is let out: the account to which containers go as files",
+    ),
+    Setting(
+        "uplink.known_hosts",
+        File(),
+        default="/etc/sie-agent/known_hosts",
+        help="the host keys of the drop's server, as OpenSSH has them; no other key is trusted",
     ),
     Setting(
         "uplink.ca",
@@ -363,6 +394,7 @@ TABLE: Final = Table(
             ),
         ),
         Check(("uplink.hubs",), lambda hubs: _repeated("hub", hubs)),
+        Check(("uplink.hubs", "uplink.drop"), _one_way_out),
         Check(("sources",), _each_once),
         Check(("resolvers",), lambda resolvers: _repeated("resolver", resolvers)),
         Check(("resolvers", "sources"), _resolvers_needed),
@@ -399,6 +431,7 @@ FIXED: Final = (
     "channel",
     "sources",
     "spool.directory",
+    "uplink.drop",
     "identity.directory",
     "metrics.listen",
 )
@@ -436,6 +469,8 @@ class AgentConfig:
     spool_max_bytes: int
     spool_max_age: float
     hubs: tuple[str, ...]
+    drop: DropAddress | None
+    known_hosts: Path
     ca: Path
     enrol: str | None
     window: int
@@ -509,6 +544,8 @@ def _typed(config: Config) -> AgentConfig:
         spool_max_bytes=config["spool.max_bytes"],
         spool_max_age=config["spool.max_age"],
         hubs=config["uplink.hubs"],
+        drop=config["uplink.drop"],
+        known_hosts=config["uplink.known_hosts"],
         ca=config["uplink.ca"],
         enrol=config["uplink.enrol"],
         window=config["uplink.window"],

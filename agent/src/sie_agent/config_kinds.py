@@ -3,7 +3,8 @@
 import ipaddress
 import re
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
+from urllib.parse import urlsplit
 
 from sie_core.kinds import Kind, Prefix, a_kind_of, shown
 
@@ -15,6 +16,9 @@ MAX_SOCKET_PATH: Final = 107
 
 MAX_PATTERN: Final = 4096
 """Characters of a regular expression: a few hundred alternatives; a longer list is one of suffixes."""
+
+ACCOUNT: Final = r"[a-z_][a-z0-9_-]{0,31}"
+"""A name of an account, as Linux has them."""
 
 _LABEL: Final = r"[A-Za-z0-9_]([A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?"
 
@@ -45,6 +49,47 @@ class OneOf(Kind):
         if value not in self.words:
             raise ValueError(f"{shown(value)} is none of them")
         return str(value)
+
+
+class DropAddress(NamedTuple):
+    """An account at an SSH server."""
+
+    account: str
+    host: str
+    port: int
+
+    def __str__(self) -> str:
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"sftp://{self.account}@{host}:{self.port}"
+
+
+@dataclass(frozen=True)
+class Drop(Kind):
+    """Where containers are put as files: `sftp://ACCOUNT@HOST[:PORT]`. Gives a DropAddress."""
+
+    @property
+    def allowed(self) -> str:
+        return "sftp://ACCOUNT@HOST[:PORT]"
+
+    def convert(self, value: object) -> DropAddress:
+        if not isinstance(value, str):
+            raise ValueError(f"{shown(value)} is {a_kind_of(value)}, not an address")
+        try:
+            parts = urlsplit(value)
+            port = parts.port
+        except ValueError as wrong:
+            raise ValueError(f"{shown(value)} is not an address ({wrong})") from None
+        if parts.scheme != "sftp" or not parts.hostname or port == 0 or re.search(r"\s", value):
+            raise ValueError(f"{shown(value)} is not sftp:// with an account, a host and perhaps a port")
+        if parts.password is not None:
+            raise ValueError("an address in a configuration holds no password: this sensor has a key")
+        if re.fullmatch(ACCOUNT, parts.username or "") is None:
+            raise ValueError(f"{shown(value)} names no account: ask the hub's operator for this sensor's")
+        if parts.path not in ("", "/") or parts.query or parts.fragment:
+            raise ValueError(
+                f"{shown(value)} has something after the host and port, which the program adds by itself"
+            )
+        return DropAddress(str(parts.username), parts.hostname, port or 22)
 
 
 @dataclass(frozen=True)

@@ -26,6 +26,7 @@ from sie_agent.config import AgentConfig, load_config
 from sie_agent.errors import UsageError
 from sie_agent.est import EnrolmentFailed, ca_certs, simple_enroll, simple_reenroll
 from sie_agent.identity_files import IdentityFiles, Standing, check_own, fits, load_authorities
+from sie_agent.ssh_key import ssh_key
 from sie_core import identity
 from sie_core.errors import IdentityRefused
 from sie_core.identity import Identity, PrivateKey, Random
@@ -214,7 +215,13 @@ def configure(_command: str, parser: argparse.ArgumentParser) -> None:
     installing.set_defaults(run=_install_file)
     showing = verbs.add_parser("show", help="show this sensor's key fingerprint and certificate")
     showing.set_defaults(run=_show)
-    for verb in (enrolling, renewing, requesting, installing, showing):
+    keying = verbs.add_parser(
+        "ssh-key",
+        help="print the public half of this sensor's SSH key, for an uplink by files; makes the key if there "
+        "is none",
+    )
+    keying.set_defaults(run=_ssh_key)
+    for verb in (enrolling, renewing, requesting, installing, showing, keying):
         add_config_argument(verb)
         verb.add_argument("--json", action="store_true", help="print one JSON object")
 
@@ -229,6 +236,15 @@ def _enrol(arguments: argparse.Namespace) -> int:
         random=os.urandom,
     )
     return _report(arguments, config, done, "enrolled")
+
+
+def _ssh_key(arguments: argparse.Namespace) -> int:
+    config = load_config(arguments.config)
+    key = ssh_key(config.identity_directory)
+    line = f"{key.public} {config.participant}/{config.sensor}"
+    document = {"public": line, "fingerprint": key.fingerprint}
+    print(json.dumps(document) if arguments.json else line)
+    return EXIT_OK
 
 
 def _renew(arguments: argparse.Namespace) -> int:

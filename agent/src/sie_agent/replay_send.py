@@ -18,7 +18,7 @@ from sie_agent.reading import counts, open_file, pump_all, table, warn
 from sie_agent.recording import recorder_of, recording_from
 from sie_agent.spool import Spool, open_spool
 from sie_agent.status import UplinkStatus, describe
-from sie_agent.uplink import Uplink
+from sie_agent.uplink import uplink_of
 from sie_core._native import Container, PcapSource
 
 POLL: Final = 0.2
@@ -50,7 +50,7 @@ async def _replay(
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stopping.set)
     feeder = _Feeder(spool, config.spool_max_bytes // 2)
-    uplink = Uplink(config, spool, lambda: {**recorder.counters(), **_ledger(spool)}, feeder.look)
+    uplink = uplink_of(config)(config, spool, lambda: {**recorder.counters(), **_ledger(spool)}, feeder.look)
     spool.on_append = uplink.wake
     sending = asyncio.create_task(uplink.run())
     recording = asyncio.create_task(asyncio.to_thread(pump_all, recorder, source, feeder.put, feeder.saw))

@@ -25,7 +25,7 @@ from sie_agent.sources import Interfaces, Source
 from sie_agent.spool import LOOK_INTERVAL, Spool, open_spool
 from sie_agent.stages import fates
 from sie_agent.status import LostStatus, Status, UplinkStatus, describe
-from sie_agent.uplink import Uplink
+from sie_agent.uplink import uplink_of
 from sie_core import __version__
 from sie_core.kinds import ConfigError
 from sie_core.systemd import Notifier
@@ -59,7 +59,7 @@ class Agent:
         sources: list[Source] = [source for source in (self._interfaces, self._dnstap) if source is not None]
         self.writer = SpoolWriter(spool)
         self.capture = Capture(self._recorder, sources, self.writer.offer)
-        self.uplink = Uplink(config, spool, self.accounts, self._uplink_progressed)
+        self.uplink = uplink_of(config)(config, spool, self.accounts, self._uplink_progressed)
         self.renewal = Renewal(lambda: self.config, self.uplink.renew)
         self._uplink_progressed_at = time.monotonic()
 

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Final
+from typing import Final, Protocol
 
 from websockets.asyncio.client import ClientConnection, connect
 
@@ -75,6 +75,26 @@ class Counts:
     sent_octets: int = 0
 
 
+class Carrying(Protocol):
+    """A session, of whatever kind, as the uplink knows it."""
+
+    conflict: bool
+    """Whether the hub knows more of the stream than the spool ever made."""
+
+    async def run(self) -> None:
+        """Carry it until it ends. Returns when it ended in order."""
+
+    @property
+    def in_flight(self) -> int:
+        """Containers that are sent and not acknowledged."""
+
+    def wake(self) -> None:
+        """There may be something new to send."""
+
+    async def finish(self, seconds: float) -> None:
+        """Give what is pending up to `seconds`, then end in order."""
+
+
 class Uplink:
     """Carries the spool to the hub until told to stop. Lives in one event loop."""
 
@@ -96,7 +116,8 @@ class Uplink:
         self._accounts = accounts
         self._progressed = progressed
         self._backoff = Backoff(config.retry_min, config.retry_max, random.random)
-        self._session: Session | None = None
+        self._session: Carrying | None = None
+        self._tls: ssl.SSLContext | None = None
         self._leaving: str | None = None  # why the session is ended for another, as the end of a sentence
         self._attempting: asyncio.Task[None] | None = None
         self._stopping = asyncio.Event()
@@ -115,10 +136,8 @@ class Uplink:
     async def run(self) -> None:
         """Connect, carry, and connect again, until `stop`."""
         while not self._stopping.is_set():
-            context = self._context()
-            pause = (
-                min(IDENTITY_POLL, self._config.retry_max) if context is None else await self._round(context)
-            )
+            ready = self._ready()
+            pause = await self._round() if ready else min(IDENTITY_POLL, self._config.retry_max)
             if pause:
                 await self._sleep(pause)
         self.state = State.STOPPED
@@ -130,7 +149,7 @@ class Uplink:
         """
         self._config = config
         self._backoff = Backoff(config.retry_min, config.retry_max, random.random)
-        if self._session is not None and self.hub not in config.hubs:
+        if self._session is not None and self.hub not in self._ways():
             await self._leave("which the configuration no longer lists")
 
     async def renew(self) -> None:
@@ -197,14 +216,18 @@ class Uplink:
     # --- attempts
     # ---------------------------------------------------------------------------------------------
 
-    async def _round(self, context: ssl.SSLContext) -> float:
+    def _ways(self) -> tuple[str, ...]:
+        """Where a session may be had, in the order in which it is tried."""
+        return self._config.hubs
+
+    async def _round(self) -> float:
         """Try each hub once, until one takes the session and it ends; returns how long to pause."""
         self._leaving = None
-        for hub in self._config.hubs:
+        for hub in self._ways():
             if self._stopping.is_set():
                 return 0.0
             sessions = self.counts.sessions
-            self._attempting = asyncio.create_task(self._attempt(hub, context))
+            self._attempting = asyncio.create_task(self._attempt(hub))
             try:
                 await self._attempting
             except asyncio.CancelledError:
@@ -220,20 +243,31 @@ class Uplink:
                 break
         return self._backoff.pause()
 
-    async def _attempt(self, hub: str, context: ssl.SSLContext) -> None:
-        self.state = State.CONNECTING
-        self.hub = hub
-        self.counts.attempts += 1
+    async def _attempt(self, way: str) -> None:
+        self._begin(way)
         try:
-            async with self._connect(hub, context) as connection:
-                await self._carry(connection)
+            async with self._connect(way) as connection:
+                session = Session(
+                    connection,
+                    self._spool,
+                    self,
+                    channel=self._config.channel,
+                    window=self._config.window,
+                    window_bytes=self._config.window_bytes,
+                )
+                await self._carry(session)
         except Exception as error:  # explain() raises again whatever is no reason but a fault of this program
             self._failed(explain(_Connection.cause_of(error)))
 
-    def _connect(self, hub: str, context: ssl.SSLContext) -> connect:
+    def _begin(self, way: str) -> None:
+        self.state = State.CONNECTING
+        self.hub = way
+        self.counts.attempts += 1
+
+    def _connect(self, hub: str) -> connect:
         return connect(
             f"{hub}/session/{self._config.participant}.{self._config.sensor}",
-            ssl=context,
+            ssl=self._tls,
             compression=None,
             user_agent_header=f"sie-agent/{__version__}",
             open_timeout=OPEN_TIMEOUT,
@@ -243,15 +277,7 @@ class Uplink:
             create_connection=_Connection,
         )
 
-    async def _carry(self, connection: ClientConnection) -> None:
-        session = Session(
-            connection,
-            self._spool,
-            self,
-            channel=self._config.channel,
-            window=self._config.window,
-            window_bytes=self._config.window_bytes,
-        )
+    async def _carry(self, session: Carrying) -> None:
         self._session = session
         try:
             await session.run()
@@ -299,9 +325,9 @@ class Uplink:
                 self._config.retry_max,
             )
 
-    def _context(self) -> ssl.SSLContext | None:
-        """The TLS settings, made anew for every round, so that a renewed certificate is used as soon as it is
-        there.
+    def _ready(self) -> bool:
+        """Whether there is what a session needs; looked at anew for every round, so that a renewed
+        certificate is used as soon as it is there.
         """
         config = self._config
         if not config.certificate.exists() or not config.key.exists():
@@ -309,7 +335,7 @@ class Uplink:
                 f"this sensor has no certificate in {config.identity_directory}: run "
                 "`sie-agent identity enrol --token-file FILE`; until then everything is kept in the spool"
             )
-            return None
+            return False
         trusted = Anchors(config.ca, config.identity_directory).file()
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         context.minimum_version = ssl.TLSVersion.TLSv1_3
@@ -317,13 +343,14 @@ class Uplink:
             context.load_verify_locations(trusted)
         except OSError as error:
             self._without_identity(f"{trusted} cannot be used to check the hub: {_of_file(error)}")
-            return None
+            return False
         try:
             context.load_cert_chain(config.certificate, config.key)
         except OSError as error:
             self._without_identity(f"{config.certificate} and {config.key} cannot be used: {_of_file(error)}")
-            return None
-        return context
+            return False
+        self._tls = context
+        return True
 
     def _without_identity(self, text: str) -> None:
         self.state = State.NO_IDENTITY
@@ -345,6 +372,15 @@ class Uplink:
             with suppress(TimeoutError):
                 async with asyncio.timeout(min(left, TURN)):
                     await self._stopping.wait()
+
+
+def uplink_of(config: AgentConfig) -> type[Uplink]:
+    """The kind of uplink that a configuration asks for; what SSH needs is loaded only for that."""
+    if config.drop is None:
+        return Uplink
+    from sie_agent.drop_uplink import DropUplink
+
+    return DropUplink
 
 
 class _Connection(ClientConnection):

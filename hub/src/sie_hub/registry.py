@@ -522,6 +522,11 @@ class Registry:
         return index
 
 
+def account_name(source: int) -> str:
+    """The account in the drop of a sensor or upload: its source id, which is never given to another."""
+    return f"sie-{source:08x}"
+
+
 def is_participant_name(name: str) -> bool:
     """Whether a name may be a participant's."""
     return re.fullmatch(PARTICIPANT_NAME.pattern, name) is not None

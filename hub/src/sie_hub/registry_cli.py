@@ -27,6 +27,7 @@ from sie_hub.registry import (
     Registry,
     Sensor,
     Upload,
+    account_name,
     read_participant,
 )
 from sie_hub.registry_edit import EditRefused, RegistryEditor
@@ -306,6 +307,7 @@ def _source(entry: Sensor | Upload) -> Answer:
     return {
         "channels": sorted(entry.channels),
         "source": entry.source,
+        "account": account_name(entry.source),
         "revoked": None if revoked is None else {"at": revoked.at.isoformat(), "reason": revoked.reason},
     }
 

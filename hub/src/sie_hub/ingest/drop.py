@@ -97,11 +97,6 @@ class Refusal(NamedTuple):
     sentence: str
 
 
-def account_name(source: int) -> str:
-    """The account of a sensor or upload: its source id, which is never given to another."""
-    return f"sie-{source:08x}"
-
-
 def refusal(file: Waiting, channels: frozenset[int]) -> Refusal | None:
     """Why a file cannot be taken, whatever is in it; None if it may."""
     if not file.regular:

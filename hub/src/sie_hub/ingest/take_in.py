@@ -25,7 +25,6 @@ from sie_hub.ingest.drop import (
     Numbered,
     Refusal,
     Waiting,
-    account_name,
     refusal,
     whole,
 )
@@ -33,7 +32,7 @@ from sie_hub.ingest.ledger import Ledger
 from sie_hub.ingest.metrics import REPORTED, Metrics
 from sie_hub.ingest.store import Arrival, Fate, NamedWriter, StreamWriter, Unstorable
 from sie_hub.nats_link import Link
-from sie_hub.registry import Registry, Sensor, Upload
+from sie_hub.registry import Registry, Sensor, Upload, account_name
 from sie_hub.streams import Source, drop_stream_name, stream_name
 
 SCAN_INTERVAL: Final = 1.0

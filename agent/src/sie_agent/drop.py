@@ -1,0 +1,149 @@
+"""The hub's drop, over SFTP: files put there whole, and the hub's word for what it has stored. Blocking.
+
+docs/reference/hub.md says how the drop is laid out. The server is a stock OpenSSH `internal-sftp`.
+"""
+
+import json
+import logging
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, Final, cast
+
+import paramiko
+from paramiko.sftp import CMD_EXTENDED
+
+from sie_agent.config_kinds import DropAddress
+from sie_agent.refusal import Ended, Refused
+from sie_agent.ssh_key import SshKey
+from sie_core.limits import MAX_SEQUENCE
+from sie_core.trampoline import printable
+
+OPEN_TIMEOUT: Final = 15.0
+"""Seconds each for TCP, the banner, and authentication, as of the other uplink."""
+
+ANSWER_TIMEOUT: Final = 60.0
+"""Seconds for an answer: 4 MiB pass in that time at 560 kbit/s, with the disk's wait at the end."""
+
+MAX_POSITION: Final = 4096
+"""Octets of position.json, which has some 60."""
+
+FSYNC: Final = "fsync@openssh.com"
+
+# paramiko tells of every connection, and of every failure with its traceback; the uplink says it in a line.
+logging.getLogger("paramiko").setLevel(logging.CRITICAL + 1)
+
+
+def file_name(stream: int, sequence: int, transactions: int) -> str:
+    """What a container is called in the drop; names sort as sequences do."""
+    return f"{stream:016x}.{sequence:020}.{transactions:08}.nmsg.zst"
+
+
+class Drop:
+    """An open connection to the drop. Not for several threads at a time, but for `close`.
+
+    Raises Refused or Ended, OSError, EOFError or paramiko.SSHException.
+    """
+
+    def __init__(self, address: DropAddress, key: SshKey, known_hosts: Path, channel: int) -> None:
+        self._up = "/up"
+        self._channel = f"{self._up}/ch{channel}"
+        self._client = paramiko.SSHClient()
+        try:
+            self._sftp = self._opened(address, key, known_hosts)
+        except BaseException:
+            self._client.close()
+            raise
+
+    def close(self) -> None:
+        """Cut the connection; what another thread waits for fails. May be called twice."""
+        self._client.close()
+
+    def position(self, stream: int) -> int:
+        """The highest sequence of the stream that the hub has stored, as far as it has said so."""
+        try:
+            with self._sftp.open(f"{self._up}/position.json", "rb") as file:
+                document = json.loads(file.read(MAX_POSITION))
+            position = document["position"] if document["stream"] == f"{stream:016x}" else 0
+        except FileNotFoundError:
+            return 0
+        except (ValueError, TypeError, KeyError):
+            raise Ended("the hub's position.json is none; tell the hub's operator") from None
+        if type(position) is not int or not 0 <= position <= MAX_SEQUENCE:
+            raise Ended("the hub's position.json holds no position; tell the hub's operator")
+        return position
+
+    def names(self) -> frozenset[str]:
+        """What waits in the drop to be taken in."""
+        return frozenset(self._sftp.listdir(self._channel))
+
+    def put(self, name: str, data: bytes) -> None:
+        """Put a container there: whole and on the hub's disk when it has its name."""
+        self._put(self._channel, name, data)
+
+    def put_accounts(self, counters: Mapping[str, int]) -> None:
+        """Say how this sensor's things stand."""
+        text = json.dumps(dict(counters), sort_keys=True, separators=(",", ":"))
+        self._put(self._up, "accounts.json", text.encode())
+
+    def _put(self, directory: str, name: str, data: bytes) -> None:
+        temporary = f"{directory}/.{name}.part"
+        with self._sftp.open(temporary, "wb") as file:
+            file.set_pipelined(True)
+            file.write(data)
+            file.flush()
+            self._sync(file)
+        size = self._sftp.stat(temporary).st_size
+        if size != len(data):
+            raise Ended(f"the hub's disk has taken {size} of {len(data)} octets: it may be full")
+        self._sftp.posix_rename(temporary, f"{directory}/{name}")
+
+    def _sync(self, file: paramiko.SFTPFile) -> None:
+        """Make the server write the file to its disk, where it can: paramiko has no public way to ask."""
+        with suppress(OSError):
+            cast(Any, self._sftp)._request(CMD_EXTENDED, FSYNC, file.handle)
+
+    def _opened(self, address: DropAddress, key: SshKey, known_hosts: Path) -> paramiko.SFTPClient:
+        client = self._client
+        client.set_missing_host_key_policy(paramiko.RejectPolicy())
+        try:
+            client.load_host_keys(str(known_hosts))
+        except OSError as wrong:
+            raise Refused(f"{known_hosts} cannot be used to check the hub: {wrong.strerror}") from None
+        try:
+            client.connect(
+                address.host,
+                address.port,
+                address.account,
+                pkey=paramiko.Ed25519Key.from_private_key_file(str(key.path)),
+                timeout=OPEN_TIMEOUT,
+                banner_timeout=OPEN_TIMEOUT,
+                auth_timeout=OPEN_TIMEOUT,
+                channel_timeout=OPEN_TIMEOUT,
+                allow_agent=False,
+                look_for_keys=False,
+            )
+        except paramiko.BadHostKeyException as wrong:
+            raise Refused(
+                f"the hub shows another host key (…{wrong.key.get_base64()[-16:]}) than {known_hosts} has "
+                "for it: ask the hub's operator, and do not go on before"
+            ) from None
+        except paramiko.AuthenticationException:
+            raise Refused(
+                f"the hub does not take the SSH key {key.fingerprint} for {address.account}: give its "
+                "operator what `sie-agent identity ssh-key` prints"
+            ) from None
+        except paramiko.SSHException as wrong:
+            if "not found in known_hosts" in str(wrong):
+                raise Refused(
+                    f"{known_hosts} has no host key for {address.host}: enter the one of the hub"
+                ) from None
+            raise Ended(f"no SSH server there: {printable(str(wrong), 200)}") from None
+        sftp = client.open_sftp()
+        channel = sftp.get_channel()
+        if channel is None:
+            raise Ended("the hub opened no SFTP channel")
+        channel.settimeout(ANSWER_TIMEOUT)
+        with suppress(OSError):
+            sftp.mkdir(self._channel)  # it is there already, but at a channel's beginning
+        return sftp
