@@ -2,6 +2,7 @@
 
 import asyncio
 import stat
+import threading
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -229,13 +230,19 @@ async def test_nobody_there_is_said_and_tried_again(
 async def test_a_server_that_says_nothing_does_not_hold_up_the_end(
     config_file: Callable[..., Path], spool: Spool, tmp_path: Path
 ) -> None:
-    silent = await asyncio.start_server(lambda _reader, _writer: None, "127.0.0.1", 0)
+    connected: list[asyncio.StreamWriter] = []
+    silent = await asyncio.start_server(lambda _reader, writer: connected.append(writer), "127.0.0.1", 0)
     port = silent.sockets[0].getsockname()[1]
     (tmp_path / "known_hosts").write_text("")
     file = config_with_drop(config_file(), str(tmp_path / "known_hosts"))
     file.write_text(file.read_text().replace("@127.0.0.1:1", f"@127.0.0.1:{port}"))
-    async with running(load_config(file), spool) as uplink:
-        await until(lambda: uplink.state is State.CONNECTING)
+    async with running(load_config(file), spool):
+        await until(lambda: bool(connected))
         began = asyncio.get_running_loop().time()
     assert asyncio.get_running_loop().time() - began < 2
+    for writer in connected:
+        writer.close()
+        await writer.wait_closed()
     silent.close()
+    await silent.wait_closed()
+    await until(lambda: not any(thread.name == "Drop" for thread in threading.enumerate()))
