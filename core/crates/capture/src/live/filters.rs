@@ -12,8 +12,8 @@ pub const NOTHING: [Instruction; 1] = [Instruction { code: code::RETURN, jump_tr
 #[derive(Clone, Debug)]
 pub struct Filters {
     plain: OfLinks,
-    /// For interfaces by which mirrored packets come in tunnels.
-    encapsulated: OfLinks,
+    /// For interfaces by which mirrored packets come in tunnels, if there are any.
+    encapsulated: Option<OfLinks>,
 }
 
 #[derive(Clone, Debug)]
@@ -31,11 +31,12 @@ impl Filters {
                 raw: bpf::compile(resolvers, LinkType::Raw, encapsulated)?,
             })
         };
-        Ok(Filters { plain: of_links(false)?, encapsulated: of_links(needed)? })
+        Ok(Filters { plain: of_links(false)?, encapsulated: needed.then(|| of_links(true)).transpose()? })
     }
 
+    /// The filter of an interface. One that looks into tunnels lets less through where none was made.
     pub fn of(&self, link: LinkType, encapsulated: bool) -> &[Instruction] {
-        let of_links = if encapsulated { &self.encapsulated } else { &self.plain };
+        let of_links = self.encapsulated.as_ref().filter(|_| encapsulated).unwrap_or(&self.plain);
         match link {
             LinkType::Ethernet => &of_links.ethernet,
             _ => &of_links.raw,
