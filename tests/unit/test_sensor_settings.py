@@ -9,7 +9,7 @@ import yaml
 from ansible.parsing.dataloader import DataLoader
 from ansible.template import Templar, trust_as_template
 
-from sie_agent.config import FIXED, TABLE, AgentConfig, load_config
+from sie_agent.config import FIXED, TABLE, AgentConfig, DnstapConfig, load_config
 
 ROLE = Path(__file__).parents[2] / "collections/ansible_collections/sie_europe/passive_dns/roles/sensor"
 FROM_THE_BUNDLE = {
@@ -92,7 +92,28 @@ def test_what_is_chosen_arrives(chosen: Path) -> None:
 
 def test_every_key_of_the_agent_has_its_variable(chosen: Path) -> None:
     missing = {key for key, _ in TABLE.rows()} - keys(yaml.safe_load(chosen.read_text()))
-    assert missing <= {"sources[].dnstap"}  # in the place of an interface
+    dnstap = {"dnstap", "group", "mode", "senders"}  # in the place of an interface
+    assert missing <= {f"sources[].{key}" for key in dnstap}
+
+
+def test_dnstap_in_the_place_of_an_interface(tmp_path: Path) -> None:
+    config = load_config(
+        written(
+            tmp_path,
+            sensor_vantage="dnstap",
+            sensor_dnstap_listen=["unix:/run/sie-agent/a", "tcp:192.0.2.10:6000", "unix:/run/sie-agent/b"],
+            sensor_dnstap_mode="0666",
+            sensor_dnstap_senders=["192.0.2.53"],
+        )
+    )
+    assert (config.interfaces, config.resolvers) == ((), ())
+    assert config.dnstap == (
+        DnstapConfig("unix:/run/sie-agent/a", "sie-dnstap", 0o666),
+        DnstapConfig("unix:/run/sie-agent/b", "sie-dnstap", 0o666),
+        DnstapConfig("tcp:192.0.2.10:6000", senders=("192.0.2.53/32",)),
+    )
+    by_default = load_config(written(tmp_path, sensor_vantage="dnstap"))
+    assert by_default.dnstap == (DnstapConfig("unix:/run/sie-agent/dnstap.sock", "sie-dnstap", 0o660),)
 
 
 def test_the_roles_defaults_are_the_agents(tmp_path: Path) -> None:
