@@ -97,8 +97,8 @@ lint-ansible: develop
 	$(BIN)/yamllint --strict .
 	$(BIN)/ansible-lint --profile production --offline
 
-.PHONY: test test-unit test-rust test-fleet
-test: lint test-rust fuzz-quick test-unit test-fleet ## everything that CI runs
+.PHONY: test test-unit test-rust test-fleet test-dnstap
+test: lint test-rust fuzz-quick test-unit test-fleet test-dnstap ## everything that CI runs
 
 test-rust: develop
 	cd core && cargo test --release --quiet --workspace --exclude sie-core-native --exclude passive-dns-fuzz
@@ -109,6 +109,9 @@ test-unit: develop
 
 test-fleet: develop
 	cd $(CURDIR) && $(BIN)/molecule test --scenario-name default
+
+test-dnstap: develop ## Unbound, BIND and PowerDNS Recursor bring their dnstap to a sensor (root)
+	cd $(CURDIR) && $(BIN)/molecule test --scenario-name dnstap
 
 .PHONY: fuzz fuzz-quick
 FUZZ_SECONDS ?= 600

@@ -13,6 +13,7 @@ from sie_lab.machine import REPOSITORY, LabError, Progress, cache, exclusively, 
 INVENTORIES = {
     "lab": REPOSITORY / "inventories" / "lab" / "hosts.yml",
     "molecule": REPOSITORY / "molecule" / "inventory" / "hosts.yml",
+    "dnstap": REPOSITORY / "molecule" / "dnstap" / "hosts.yml",
 }
 PREREQUISITES = Path(__file__).resolve().parents[1] / "prerequisites.sh"
 EXIT_FAILED = 1
@@ -22,7 +23,7 @@ EXIT_USAGE = 2
 def create(lab: topology.Lab, progress: Progress) -> None:
     """Everything up to hosts that resolve and open to their own domains; nothing of the product."""
     run(["sh", str(PREREQUISITES)])
-    for name in images.RECIPES:
+    for name in sorted({host.image for host in lab.hosts.values()}):
         with progress.step(f"image {name}") as step:
             step.changed = int(images.ensure(name))
     if hosts.outdated(lab):
@@ -150,9 +151,7 @@ CHANGING = (up, down, command_create, command_deploy, command_playbook)  # one a
 def parser() -> argparse.ArgumentParser:
     """All commands."""
     root = argparse.ArgumentParser(prog="lab.py", description=__doc__)
-    root.add_argument(
-        "--lab", choices=INVENTORIES, default="lab", help="which of the two houses (default: lab)"
-    )
+    root.add_argument("--lab", choices=INVENTORIES, default="lab", help="which of the houses (default: lab)")
     commands = root.add_subparsers(required=True, metavar="COMMAND")
 
     def command(

@@ -37,6 +37,8 @@ PROBE_ZONE = "wild.example"
 READER = "analyst"
 RETRY_MAX = 4.0  # seconds; tests stop the hub more often than life does
 ENROL_PORT, INGEST_PORT, SERVE_PORT = 8444, 8443, 8445  # the hub role's defaults
+OF_INTERFACES = ("sensor_interface", "sensor_resolvers")
+DNSTAP_NAMES = {"pdns": "pdns_recursor"}  # what the role calls a resolver, where it is not what the lab does
 OF_PARTICIPANTS = ("onboard_participant", "configure_my_sensor")
 BY_PARTICIPANTS = ("configure_my_sensor", "rotate_keys")
 WITH_BUNDLE = Path(__file__).resolve().parent / "with_bundle.sh"
@@ -177,7 +179,7 @@ def handed_over(lab: Lab, participant: Participant) -> Path:
 
 def sensor_inventory(lab: Lab, participant: Participant, bundle: Path, signer: str) -> dict[str, Any]:
     """What the participant's engineer writes into the inventory; the rest comes with the bundle."""
-    spans = participant.sensor is lab.span.to
+    spans = lab.mirror is not None and participant.sensor is lab.mirror.to
     sensor: dict[str, Any] = {
         "ansible_host": participant.sensor.management,
         "sensor_vantage": "span" if spans else "onhost",
@@ -186,6 +188,13 @@ def sensor_inventory(lab: Lab, participant: Participant, bundle: Path, signer: s
         "sensor_resolvers": resolver_prefixes(participant),
         "sensor_probe_resolver": str(participant.resolver_address.v4),
     }
+    if participant.dnstap:
+        services = filter(None, (participant.sensor.service, *participant.sensor.more_services))
+        sensor = {name: value for name, value in sensor.items() if name not in OF_INTERFACES}
+        sensor |= {
+            "sensor_vantage": "dnstap",
+            "sensor_dnstap_resolvers": [DNSTAP_NAMES.get(service, service) for service in services],
+        }
     hosts = {"sensors": {"hosts": {participant.sensor_name: sensor}}}
     if spans:
         sensor["sensor_probe_from"] = participant.resolver.name

@@ -10,6 +10,7 @@ from sie_lab.templates import render
 from sie_lab.topology import Host, Lab
 
 HERE = Path(__file__).resolve().parent
+DNSTAP_SOCKET = "/run/sie-agent/dnstap.sock"
 ANSWER_TIMEOUT = 20.0  # seconds; a resolver that has just started answers within two
 ZONES = {
     "root": (".",),
@@ -30,6 +31,7 @@ class Program:
 RESOLVERS = {
     "unbound": Program("/etc/unbound", "unbound.conf", "unbound.service"),
     "bind": Program("/etc/bind", "named.conf", "named.service"),
+    "pdns": Program("/etc/powerdns", "recursor.conf", "pdns-recursor.service"),
 }
 
 
@@ -54,11 +56,31 @@ def name_server_files(lab: Lab) -> list[File]:
 def resolver_files(lab: Lab, host: Host) -> list[File]:
     """Everything that a participant's resolver needs."""
     facing = host.on("net")
-    listen = list(facing.address) if facing else []
+    addresses = list(facing.address) if facing else []
+    dnstap = any(
+        participant.dnstap for participant in lab.participants.values() if participant.sensor is host
+    )
     hints = render("hints.j2", name_servers=lab.name_servers)
-    program = RESOLVERS[host.service or ""]
-    text = render(f"{program.main}.j2", listen=listen)
-    return [File(f"{program.folder}/lab.hints", hints), File(f"{program.folder}/{program.main}", text)]
+    files = []
+    for service, listen in resolver_services(host):
+        program = RESOLVERS[service]
+        text = render(
+            f"{program.main}.j2",
+            listen=addresses if listen is None else [],
+            loopback=listen or "127.0.0.1",
+            asks_from=addresses if dnstap else [],
+            dnstap=DNSTAP_SOCKET if dnstap else None,
+        )
+        files += [File(f"{program.folder}/lab.hints", hints), File(f"{program.folder}/{program.main}", text)]
+        if service == "pdns":
+            files.append(File(f"{program.folder}/lab.lua", render("recursor.lua.j2", dnstap=DNSTAP_SOCKET)))
+    return files
+
+
+def resolver_services(host: Host) -> list[tuple[str, str | None]]:
+    """The resolvers of a host; of those beside its own, the loopback address that each answers at."""
+    own: list[tuple[str, str | None]] = [(host.service, None)] if host.service in RESOLVERS else []
+    return own + list(host.more_services.items())
 
 
 def ensure(lab: Lab) -> int:
@@ -79,7 +101,8 @@ def _ensure_name_servers(lab: Lab, host: Host) -> bool:
 
 def _ensure_resolver(lab: Lab, host: Host) -> bool:
     changed = write_files(host, resolver_files(lab, host))
-    run_services(host, [RESOLVERS[host.service or ""].unit], restart=bool(changed))
+    units = [RESOLVERS[service].unit for service, _ in resolver_services(host)]
+    run_services(host, units, restart=bool(changed))
     await_answer(lab, host)
     return bool(changed)
 

@@ -205,6 +205,7 @@ def _configure_wires(lab: Lab, host: Host) -> None:
     # Frames carry complete checksums, as they would beyond a real network card: a mirror copies what it sees.
     lines = [f"ethtool -K {i.name} tx off tso off gso off gro off >/dev/null" for i in host.interfaces]
     lines += [f"ip route replace {to} via {via}" for to, via in lab.routes(host)]
+    lines += [f"ip address replace {address}/8 dev lo" for address in host.more_services.values()]
     for address in further:
         if net is None:
             raise LabError(f"{host.name}: name servers need an interface on net")

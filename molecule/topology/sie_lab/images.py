@@ -36,7 +36,8 @@ BASE = (
         "libcap2-bin",
     ),
 )
-NAME_SERVICE = ("unbound", "bind9", "nsd", "dns-root-data")  # unbound needs the last, a recommended package
+# unbound needs dns-root-data, a recommended package
+NAME_SERVICE = ("unbound", "bind9", "pdns-recursor", "nsd", "dns-root-data")
 
 
 @dataclass(frozen=True)
@@ -49,7 +50,6 @@ class Recipe:
 
 RECIPES: Mapping[str, Recipe] = {
     "debian12": Recipe("bookworm", (*BASE, *NAME_SERVICE)),
-    "debian12-resolvers": Recipe("bookworm", (*BASE, *NAME_SERVICE, "pdns-recursor")),
     "debian13": Recipe("trixie", (*BASE, "nats-server")),
 }
 

@@ -30,6 +30,8 @@ def is_on(lab: Lab) -> bool:
 
 def ensure(lab: Lab) -> int:
     """Cable and copying in place, also after either host was restarted; how much had to be done."""
+    if lab.mirror is None:
+        return 0
     done = _ensure_cable(lab)
     if not is_on(lab):
         switch(lab, on_=True)

@@ -49,13 +49,17 @@ class Interface:
 
 @dataclass(frozen=True)
 class Host:
-    """One machine of the lab; `container` is its name to podman, `domain` who may log in (None: nobody)."""
+    """One machine of the lab; `container` is its name to podman, `domain` who may log in (None: nobody).
+
+    `more_services` are further resolvers of the host's, each with the loopback address that it answers at.
+    """
 
     name: str
     container: str
     image: str
     domain: str | None
     service: str | None
+    more_services: Mapping[str, str]
     management: str | None
     interfaces: tuple[Interface, ...]
 
@@ -83,6 +87,8 @@ class Participant:
     capture: str
     resolver: Host
     resolver_address: Address
+    dnstap: bool
+    """Whether resolvers bring their dnstap to the sensor."""
 
 
 @dataclass(frozen=True)
@@ -105,8 +111,15 @@ class Lab:
     hosts: Mapping[str, Host]
     participants: Mapping[str, Participant]
     name_servers: Mapping[str, tuple[Address, ...]]
-    span: Span
+    mirror: Span | None
     shared: Path
+
+    @property
+    def span(self) -> Span:
+        """The mirror port; TopologyError in a lab without one."""
+        if self.mirror is None:
+            raise TopologyError(f"{self.prefix} has no mirror port")
+        return self.mirror
 
     @property
     def hub(self) -> Host:
@@ -172,9 +185,11 @@ def load(path: Path) -> Lab:
         name: tuple(_address(a) for a in addresses)
         for name, addresses in settings["lab_name_servers"].items()
     }
-    mirror = settings["lab_span"]
-    span = Span(hosts[mirror["of"]], mirror["interface"], hosts[mirror["to"]], mirror["port"])
-    span.of.interface(span.interface)
+    mirror = settings.get("lab_span")
+    span = None
+    if mirror is not None:
+        span = Span(hosts[mirror["of"]], mirror["interface"], hosts[mirror["to"]], mirror["port"])
+        span.of.interface(span.interface)
     return Lab(prefix, settings["lab_exchange"], networks, hosts, participants, name_servers, span, shared)
 
 
@@ -200,6 +215,7 @@ def _host(prefix: str, name: str, values: Mapping[str, Any], networks: Mapping[s
         image=values["lab_image"],
         domain=values.get("lab_domain"),
         service=values.get("lab_service"),
+        more_services=values.get("lab_more_services", {}),
         management=values.get("ansible_host"),
         interfaces=tuple(interfaces),
     )
@@ -222,4 +238,5 @@ def _participant(
         capture=values["capture"],
         resolver=resolver,
         resolver_address=facing.address,
+        dnstap=values.get("dnstap", False),
     )
