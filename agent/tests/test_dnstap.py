@@ -109,7 +109,7 @@ async def test_several_resolvers_come_go_and_come_back(
         over_tcp = agent.inside(lambda: Sender(("127.0.0.1", 6053)))
         with Sender(path) as first, over_tcp:
             first.send(told(["one.example"], resolver=own))
-            over_tcp.send(told(["two.example"], resolver=own, version=b"PowerDNS Recursor 4.8.8"))
+            over_tcp.send(told(["two.example"], resolver=own, version=b"pdns-recursor 4.8.8"))
             status = await agent.until(lambda status: status["captured"] == 2)
             assert len(status["dnstap"]["connections"]) == 2  # type: ignore[index]
             first.finish()
@@ -133,7 +133,7 @@ async def test_several_resolvers_come_go_and_come_back(
     ]
     assert all(one["resolver_address_zeroed"] and one["query_ip"] == bytes(4) for one in written)
     assert not any(own in packet for one in written for packet in one["response_packet"])  # type: ignore[attr-defined]
-    assert "PowerDNS Recursor 4.8.8, sends what a resolver asks" in agent.log.read_text()
+    assert "pdns-recursor 4.8.8, sends what a resolver asks" in agent.log.read_text()
 
 
 @needs_root

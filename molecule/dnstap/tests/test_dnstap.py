@@ -30,7 +30,7 @@ try:
 except PermissionError:
     print("no")
 """
-VERSIONS = {"unbound": "unbound 1.", "bind": "BIND 9.", "pdns": "PowerDNS Recursor "}
+VERSIONS = {"unbound": "unbound 1.", "bind": "BIND 9.", "pdns": "pdns-recursor 4."}
 NAMES = 20  # for each resolver and type
 TYPES = ("A", "AAAA", "MX")
 CAPTURE_UNIT = "upstream-capture"
@@ -158,7 +158,10 @@ def test_the_zone_and_the_resolver_are_told(lab: Lab, seen: Seen, service: str) 
     own = {ip.packed for ip in vars(lab.participant("isp_c").resolver_address).values()}
     messages = [one["message"] for one in seen.told]
     messages = [one for one in messages if one["qname_text"].endswith(f"{service}.{seen.zone}")]
-    assert {one["query_zone_text"] for one in messages} == {"wild.example."}
+    zones = {one["query_zone_text"] for one in messages}
+    assert (
+        {"wild.example."} <= zones <= {"wild.example.", "example.", "."}
+    )  # the first of them came by referrals
     assert {one["query_ip"] for one in messages} <= own
     assert all(one["query_time_sec"] and one["response_time_sec"] for one in messages)
 

@@ -13,7 +13,7 @@ from sie_lab.machine import REPOSITORY, LabError, Progress, cache, exclusively, 
 INVENTORIES = {
     "lab": REPOSITORY / "inventories" / "lab" / "hosts.yml",
     "molecule": REPOSITORY / "molecule" / "inventory" / "hosts.yml",
-    "dnstap": REPOSITORY / "molecule" / "dnstap" / "hosts.yml",
+    "dnstap": REPOSITORY / "molecule" / "dnstap" / "inventory" / "hosts.yml",
 }
 PREREQUISITES = Path(__file__).resolve().parents[1] / "prerequisites.sh"
 EXIT_FAILED = 1
