@@ -1,12 +1,13 @@
 //! Compression: writing, and reading with a limit.
 
+use std::io;
 use std::str::FromStr;
 
 use flate2::{Compress, Compression, Decompress, FlushCompress, FlushDecompress, Status};
-use zstd::stream::raw::{DParameter, Decoder, InBuffer, Operation, OutBuffer};
+use zstd::stream::raw::{CParameter, DParameter, Decoder, InBuffer, Operation, OutBuffer};
 
 use crate::error::{FormatError, SettingError};
-use crate::limits::{ZLIB_LEVEL, ZSTD_LEVEL, ZSTD_WINDOW_LOG_MAX};
+use crate::limits::{ZLIB_LEVEL, ZSTD_HASH_LOG, ZSTD_LEVEL, ZSTD_MATCH_MIN, ZSTD_WINDOW_LOG_MAX};
 use crate::nmsg::{FLAG_ZLIB, HEADER_OCTETS, MAGIC, VERSION};
 
 /// RFC 8878 section 3.1.1.
@@ -53,9 +54,7 @@ impl Encoder {
         match codec {
             Codec::None => Encoder::None,
             Codec::Zlib => Encoder::Zlib(Box::new(Compress::new(Compression::new(ZLIB_LEVEL), true))),
-            Codec::Zstd => Encoder::Zstd(
-                zstd::bulk::Compressor::new(ZSTD_LEVEL).expect("zstd takes every level that it documents"),
-            ),
+            Codec::Zstd => Encoder::Zstd(compressor().expect("zstd takes what it documents")),
         }
     }
 
@@ -87,6 +86,13 @@ impl Encoder {
             }
         }
     }
+}
+
+fn compressor() -> io::Result<zstd::bulk::Compressor<'static>> {
+    let mut compressor = zstd::bulk::Compressor::new(ZSTD_LEVEL)?;
+    compressor.set_parameter(CParameter::HashLog(ZSTD_HASH_LOG))?;
+    compressor.set_parameter(CParameter::MinMatch(ZSTD_MATCH_MIN))?;
+    Ok(compressor)
 }
 
 fn write_header(container: &mut [u8], flags: u8) {
