@@ -31,6 +31,8 @@ class Row:
     start_ups: list[Usage] = field(default_factory=list)
     octets: int = 0
     comparison: Comparison | None = None
+    read_back: Comparison | None = None
+    """The same as nmsgtool reads it, of what is for nmsgtool to read."""
 
     @property
     def start_up(self) -> float:
@@ -73,6 +75,8 @@ class Bar:
     promise: str
     value: str
     met: bool | None
+    is_truth: bool = False
+    """Whether it says that nothing is missing or wrong, on any machine; the others depend on the machine."""
 
     @property
     def verdict(self) -> str:
