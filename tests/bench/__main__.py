@@ -13,7 +13,7 @@ from typing import Any, Final
 from tests.bench import live, report
 from tests.bench.cache import Capture, cache_folder, capture
 from tests.bench.measure import Usage, run
-from tests.bench.outputs import compared, written
+from tests.bench.outputs import compared, read_by_nmsgtool, written
 from tests.bench.report import Bar, Row, at_most
 from tests.bench.tools import (
     NMSGTOOL,
@@ -23,8 +23,10 @@ from tests.bench.tools import (
     SENSOR_COMPATIBLE,
     SENSOR_COMPATIBLE_PLAIN,
     SENSOR_PLAIN,
+    STORED,
     TCPDUMP,
     Tool,
+    find,
     peers,
     sensors,
 )
@@ -32,11 +34,14 @@ from tests.bench.tools import (
 START_UPS: Final = 3
 
 EXIT_OK: Final = 0
-EXIT_BAR_MISSED: Final = 1
+EXIT_UNTRUE: Final = 1
 
 
 def main() -> int:
-    """Measure everything. Returns 1 if a bar is not met, or an output is not the truth."""
+    """Measure everything. Returns 1 if something is missing or wrong in what came out.
+
+    How quick it is depends on the machine and on what else runs there: bars of that are only reported.
+    """
     arguments = _arguments()
     out: Path = arguments.out or cache_folder() / "results"
     out.mkdir(parents=True, exist_ok=True)
@@ -58,7 +63,7 @@ def main() -> int:
     (out / "benchmark.svg").write_text(report.plot(rows, measured))
     print(report.text(rows, bars, NMSGTOOL_ZLIB))
     print(f"\n{measured['machine']}; commit {measured['commit']}; {out}/benchmark.json, benchmark.svg")
-    return EXIT_BAR_MISSED if any(bar.met is False for bar in bars) else EXIT_OK
+    return EXIT_UNTRUE if any(bar.is_truth and bar.met is False for bar in bars) else EXIT_OK
 
 
 def _arguments() -> argparse.Namespace:
@@ -82,6 +87,7 @@ def _measured(arguments: argparse.Namespace, tools: Sequence[Tool]) -> list[Row]
     read = {tool.name: _capture_for(tool, whole, arguments.seed) for tool in tools}
     rows = {tool.name: Row(tool.name, tool.version, read[tool.name].packets) for tool in tools}
     folder = Path(tempfile.mkdtemp(dir=cache_folder(), prefix="run-"))
+    nmsgtool = find(NMSGTOOL)
     try:
         for turn in range(arguments.runs):
             for tool in tools:
@@ -94,6 +100,8 @@ def _measured(arguments: argparse.Namespace, tools: Sequence[Tool]) -> list[Row]
                 row.octets = file.stat().st_size if file.exists() else 0
                 if turn == arguments.runs - 1:
                     row.comparison = compared(tool, file, read[tool.name].truth)
+                    if nmsgtool is not None and tool.view == STORED:
+                        row.read_back = read_by_nmsgtool(nmsgtool, file, read[tool.name].truth)
                     for example in [] if row.comparison is None else row.comparison.examples():
                         _say(f"  {example}")
     finally:
@@ -144,8 +152,18 @@ def judged(rows: Sequence[Row]) -> list[Bar]:
                 f"{name}: every transaction of the truth, and no other",
                 f"{comparison.missing.total()} missing, {comparison.surplus.total()} more",
                 comparison.equal,
+                is_truth=True,
             )
         )
+        if (read := by_name[name].read_back) is not None:
+            bars.append(
+                Bar(
+                    f"{name}: nmsgtool reads all of it",
+                    f"{read.missing.total()} missing, {read.surplus.total()} more",
+                    read.equal,
+                    is_truth=True,
+                )
+            )
     return bars
 
 

@@ -3,6 +3,7 @@ scripts do. The floor of what Python costs.
 """
 
 import sys
+from contextlib import suppress
 from importlib import import_module
 from typing import Any
 
@@ -24,8 +25,10 @@ def dpkt(path: str) -> int:
         for _, frame in dpkt.pcap.Reader(file):
             packet = dpkt.ethernet.Ethernet(frame).data
             if isinstance(getattr(packet, "data", None), dpkt.udp.UDP):
-                dpkt.dns.DNS(packet.data.data)
-                count += 1
+                # There are types of records that it does not know.
+                with suppress(dpkt.UnpackError):
+                    dpkt.dns.DNS(packet.data.data)
+                    count += 1
     return count
 
 

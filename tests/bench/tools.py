@@ -65,13 +65,13 @@ def sensors() -> list[Tool]:
 def peers() -> list[Tool]:
     """Every peer that is there."""
     tools: list[Tool] = []
-    if program := _program("nmsgtool"):
+    if program := find("nmsgtool"):
         version = _first_line(program, "--version")
         environment = {"DNSQR_RES_ADDRS": ",".join(RESOLVERS)}
         words = [program, "-V", "base", "-T", "dnsqr"]
         for name, options in ((NMSGTOOL_ZLIB, ["-z"]), (NMSGTOOL, [])):
             tools.append(Tool(name, _nmsgtool(words, options), ".nmsg", WIRE, version, environment))
-    if program := _program("passivedns"):
+    if program := find("passivedns"):
         log = [program, "-L", "/dev/null", "-p", "/dev/null"]
         tools.append(
             Tool(
@@ -80,7 +80,7 @@ def peers() -> list[Tool]:
                 version=_first_line(program, "-V"),
             )
         )
-    if program := _program("dnscap"):
+    if program := find("dnscap"):
         everything = [program, "-T", "-f", "-I", "-N"]
         tools.append(
             Tool(
@@ -89,7 +89,7 @@ def peers() -> list[Tool]:
                 version=_first_line(program, "-V"),
             )
         )
-    if program := _program("DNS-collector"):
+    if program := find("DNS-collector"):
         collector = [sys.executable, "-m", "tests.bench.collector", program]
         tools.append(
             Tool(
@@ -98,7 +98,7 @@ def peers() -> list[Tool]:
                 version=_first_line(program, "-version"),
             )
         )
-    if program := _program("tcpdump"):
+    if program := find("tcpdump"):
         tools.append(
             Tool(
                 TCPDUMP,
@@ -129,7 +129,7 @@ def _sensor(name: str, suffix: str, *options: str, view: str = STORED) -> Tool:
     )
 
 
-def _program(name: str) -> str | None:
+def find(name: str) -> str | None:
     """A peer by its variable (nmsgtool by NMSGTOOL), or on PATH."""
     named = os.environ.get(name.upper().replace("-", "_"))
     return named if named is not None else shutil.which(name)

@@ -57,20 +57,21 @@ class Truth:
 
     def stored(self) -> Counter[str]:
         """For a sensor that stores no client's EDNS options."""
-        return Counter("\t".join((*common, stored)) for *common, stored, _ in self._rows())
+        return Counter("\t".join((*common, stored)) for *common, stored, _ in self.rows())
 
     def cleared(self) -> Counter[str]:
         """For a sensor that also keeps the resolver's address and port to itself."""
         return Counter(
             "\t".join((kind, protocol, "0" * len(resolver), server, "0", *rest, stored))
-            for kind, protocol, resolver, server, _, *rest, stored, _ in self._rows()
+            for kind, protocol, resolver, server, _, *rest, stored, _ in self.rows()
         )
 
     def wire(self) -> Counter[str]:
         """For a sensor that stores what it saw."""
-        return Counter("\t".join((*common, wire)) for *common, _, wire in self._rows())
+        return Counter("\t".join((*common, wire)) for *common, _, wire in self.rows())
 
-    def _rows(self) -> Iterator[list[str]]:
+    def rows(self) -> Iterator[list[str]]:
+        """The fields of each line."""
         with self.path.open() as file:
             for row in file:
                 yield row.rstrip("\n").split("\t")
