@@ -63,7 +63,7 @@ def send(interface: str, pcap: Path, rate: float, seconds: float) -> Sent:
         link.bind((interface, 0))
         begin = ctypes.c_char.from_buffer(octets)
         try:
-            packets, messages, _kept = _prepared(octets, ctypes.addressof(begin))
+            packets, messages, _kept = prepared(octets, ctypes.addressof(begin))
             start = ctypes.addressof(messages)
             count, began = 0, time.monotonic()
             while (now := time.monotonic()) - began < seconds:
@@ -83,7 +83,7 @@ def send(interface: str, pcap: Path, rate: float, seconds: float) -> Sent:
             del begin
 
 
-def _prepared(
+def prepared(
     octets: mmap.mmap, address: int
 ) -> tuple[int, ctypes.Array[ctypes.c_char], ctypes.Array[ctypes.c_char]]:
     """How many packets there are, an mmsghdr for each, and the iovecs that those point to."""

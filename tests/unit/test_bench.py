@@ -1,7 +1,10 @@
 """The benchmark's traffic is what it says, as other implementations read it, and a small run measures."""
 
+import ctypes
 import json
+import struct
 from collections import Counter
+from mmap import MAP_PRIVATE, mmap
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +16,7 @@ from scapy.packet import Packet
 from scapy.utils import PcapReader, checksum
 
 from tests.bench import __main__ as bench
+from tests.bench import sender
 from tests.bench.cache import Capture, capture
 from tests.bench.generator import generate
 from tests.bench.measure import Failed, Usage, run
@@ -100,6 +104,21 @@ def test_a_small_run_measures_the_sensor(
         assert tool["not_in_truth"] == 0, tool["tool"]
     assert "sie-agent --compatible" in capsys.readouterr().out
     assert (tmp_path / "benchmark.svg").read_text().lstrip().startswith("<svg ")
+
+
+def test_the_sender_points_the_kernel_to_every_packet(generated: Capture, packets: list[Packet]) -> None:
+    with generated.pcap.open("rb") as file, mmap(file.fileno(), 0, flags=MAP_PRIVATE) as octets:
+        begin = ctypes.c_char.from_buffer(octets)
+        count, messages, iovecs = sender.prepared(octets, ctypes.addressof(begin))
+        del begin
+    assert count == len(packets)
+    assert len(messages) == 64 * count
+    lengths = [length for _, length in struct.iter_unpack("@PN", iovecs.raw[: 16 * count])]
+    assert lengths == [len(packet.original) for packet in packets]
+    vectors = [
+        fields[2] for fields in struct.iter_unpack("@PIxxxxPNPNixxxxIxxxx", messages.raw[: 64 * count])
+    ]
+    assert vectors == [ctypes.addressof(iovecs) + 16 * number for number in range(count)]
 
 
 def test_start_up_is_taken_off_and_the_median_counts() -> None:
