@@ -61,8 +61,12 @@ def main() -> int:
     measured = report.document(rows, bars, facts)
     (out / "benchmark.json").write_text(json.dumps(measured, indent=1) + "\n")
     (out / "benchmark.svg").write_text(report.plot(rows, measured))
+    (out / "tables.md").write_text(report.markdown(measured, NMSGTOOL_ZLIB))
     print(report.text(rows, bars, NMSGTOOL_ZLIB))
-    print(f"\n{measured['machine']}; commit {measured['commit']}; {out}/benchmark.json, benchmark.svg")
+    print(
+        f"\n{measured['machine']}; commit {measured['commit']}; "
+        f"{out}/benchmark.json, benchmark.svg, tables.md"
+    )
     return EXIT_UNTRUE if any(bar.is_truth and bar.met is False for bar in bars) else EXIT_OK
 
 

@@ -150,6 +150,31 @@ def document(rows: Sequence[Row], bars: Sequence[Bar], arguments: dict[str, Any]
     }
 
 
+def markdown(measured: dict[str, Any], baseline: str) -> str:
+    """The tables of docs/reference/benchmark.md, from what `document` made."""
+    tools = measured["tools"]
+    base = next((tool["cpu_per_million"] for tool in tools if tool["tool"] == baseline), None)
+    lines = [
+        f"| tool | CPU s per million packets, median (least to most) | of `{baseline}` | start, s | MiB "
+        "| octets | a transaction | found of the truth | not in the truth |",
+        "|---|--:|--:|--:|--:|--:|--:|--:|--:|",
+    ]
+    for tool in tools:
+        cpu, least, most = (tool[name] for name in ("cpu_per_million", "cpu_least", "cpu_most"))
+        ratio = f"{cpu / base:.3f}" if base else "-"
+        each = tool["octets_per_transaction"]
+        found = "-" if tool["found"] is None else f"{tool['found']:,} of {tool['truth']:,}"
+        surplus = "-" if tool["not_in_truth"] is None else f"{tool['not_in_truth']:,}"
+        lines.append(
+            f"| {tool['tool']} | {cpu:.2f} ({least:.2f} to {most:.2f}) | {ratio} | {tool['start_up']:.2f} "
+            f"| {tool['resident'] / MEBIBYTE:.0f} | {tool['octets'] or 0:,} "
+            f"| {'-' if each is None else f'{each:.0f}'} | {found} | {surplus} |"
+        )
+    lines += ["", "| bar | measured | |", "|---|--:|---|"]
+    lines += [f"| {bar['promise']} | {bar['value']} | {bar['verdict']} |" for bar in measured["bars"]]
+    return "\n".join(lines) + "\n"
+
+
 def plot(rows: Sequence[Row], measured: dict[str, Any]) -> str:
     """CPU seconds and octets as bars, in SVG."""
     environment = Environment(

@@ -103,6 +103,7 @@ def test_a_small_run_measures_the_sensor(
         assert tool["found"] == tool["truth"] > 0, tool["tool"]
         assert tool["not_in_truth"] == 0, tool["tool"]
     assert "sie-agent --compatible" in capsys.readouterr().out
+    assert "| sie-agent --compatible |" in (tmp_path / "tables.md").read_text()
     assert (tmp_path / "benchmark.svg").read_text().lstrip().startswith("<svg ")
 
 
