@@ -1,6 +1,7 @@
 """What all test suites share: where the interoperability vectors are, and that CI skips nothing silently."""
 
 import os
+import signal
 from pathlib import Path
 
 import pytest
@@ -8,6 +9,13 @@ import pytest
 # What a machine may lack even in CI, because no package brings it; these words stand in the skip's reason.
 NOT_TO_BE_HAD_EVERYWHERE = ("interoperability vectors", "nmsgtool", "the module proxy has no")
 VECTORS_BESIDE_CHECKOUT = Path(__file__).resolve().parent.parent / "shared" / "vectors"
+
+
+def pytest_configure() -> None:
+    """Let programs that tests start be interrupted: who runs the tests in the background has a shell make them
+    ignore it, and what is ignored is inherited."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")
