@@ -12,7 +12,7 @@ VECTORS_BESIDE_CHECKOUT = Path(__file__).resolve().parent.parent / "shared" / "v
 
 
 def pytest_configure() -> None:
-    """Let programs that tests start be interrupted: who runs the tests in the background has a shell make them
+    """Let programs that tests start be interrupted: a shell that runs the tests in the background makes them
     ignore it, and what is ignored is inherited."""
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
