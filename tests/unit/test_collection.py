@@ -15,6 +15,7 @@ REPOSITORY = Path(__file__).parents[2]
 COLLECTION = REPOSITORY / "collections/ansible_collections/sie_europe/passive_dns"
 PLAYBOOKS = tuple(sorted(path.stem for path in (COLLECTION / "playbooks").glob("*.yml")))
 HOW_TO = {
+    "renewals": "rotate-keys.md",
     "rotate_keys": "rotate-keys.md",
     "onboard_participant": "onboard-a-participant.md",
     "configure_my_sensor": "configure-my-sensor.md",

@@ -45,6 +45,7 @@ COMMANDS: Final[dict[str, Command]] = {
     "ca": Command("sie_hub.enrol.cli", "make the issuing CA and the hub's own certificates"),
     "token": Command("sie_hub.enrol.cli", "issue and list one-time enrolment tokens"),
     "renewal": Command("sie_hub.enrol.cli", "list the certificates that were renewed"),
+    "due": Command("sie_hub.enrol.due_cli", "list the agreements and certificates that end soon"),
     "ledger": Command("sie_hub.ledger_cli", "show what each source captured and what of it is here"),
     "registry": Command("sie_hub.registry_cli", "show and change who may send and who may read"),
     "check-config": Command("sie_hub.cli", "check a configuration file and list every mistake in it"),

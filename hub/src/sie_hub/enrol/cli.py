@@ -60,7 +60,7 @@ def _configure_ca(parser: argparse.ArgumentParser) -> None:
         metavar="TYPE",
         help="p256 (the default, which every TLS library verifies) or ed25519",
     )
-    init.set_defaults(run=_speaking(_ca_init))
+    init.set_defaults(run=speaking(_ca_init))
 
     server = verbs.add_parser(
         "server-certificate",
@@ -93,14 +93,14 @@ def _configure_ca(parser: argparse.ArgumentParser) -> None:
     server.add_argument(
         "--renew", action="store_true", help="make a new one in any case: each run makes another"
     )
-    server.set_defaults(run=_speaking(_ca_server_certificate))
+    server.set_defaults(run=speaking(_ca_server_certificate))
 
     rotate = verbs.add_parser(
         "rotate",
         help="let a new key take over as the issuing CA, while its predecessor is still trusted; restart"
         " ingest and serve, then make the server certificates again, then restart enrol",
     )
-    rotate.set_defaults(run=_speaking(_ca_rotate))
+    rotate.set_defaults(run=speaking(_ca_rotate))
     retire = verbs.add_parser("retire", help="trust the predecessor of the issuing CA no more")
     retire.add_argument(
         "--after",
@@ -110,7 +110,7 @@ def _configure_ca(parser: argparse.ArgumentParser) -> None:
         help="how long after its succession it stays trusted: what its certificates live, and the grace"
         f" (default: {OVERLAP.days}); 0 is for a key that was stolen",
     )
-    retire.set_defaults(run=_speaking(_ca_retire))
+    retire.set_defaults(run=speaking(_ca_retire))
     for verb in (rotate, retire):
         verb.add_argument(
             "--directory", type=Path, required=True, metavar="DIR", help="where ca.pem and ca.key are"
@@ -143,7 +143,7 @@ def _configure_ca(parser: argparse.ArgumentParser) -> None:
         help="what `sie-agent identity csr` printed; - is standard input",
     )
     sign.epilog = "Prints one JSON object: the certificate in PEM, its serial number, the key's fingerprint."
-    sign.set_defaults(run=_speaking(_ca_sign))
+    sign.set_defaults(run=speaking(_ca_sign))
     for verb in (init, server):
         verb.add_argument("--check", action="store_true", help="say what would change, and change nothing")
         verb.epilog = "Prints one JSON object: changed, the files, and what the certificate says."
@@ -167,15 +167,15 @@ def _configure_token(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="issue none while the sensor has one that is neither expired nor revoked",
     )
-    issue.set_defaults(run=_speaking(_token_issue))
+    issue.set_defaults(run=speaking(_token_issue))
 
     listing = verbs.add_parser("list", help="list tokens, without their texts")
     listing.add_argument("--participant", type=_participant, metavar="NAME", help="of this participant alone")
-    listing.set_defaults(run=_speaking(_token_list))
+    listing.set_defaults(run=speaking(_token_list))
 
     revoke = verbs.add_parser("revoke", help="take a token back")
     revoke.add_argument("id", help="as `sie-hub token list` shows it")
-    revoke.set_defaults(run=_speaking(_token_revoke))
+    revoke.set_defaults(run=speaking(_token_revoke))
 
     for verb in (issue, listing, revoke):
         add_config_argument(verb)
@@ -188,7 +188,7 @@ def _configure_renewal(parser: argparse.ArgumentParser) -> None:
     listing.add_argument("--participant", type=_participant, metavar="NAME", help="of this participant alone")
     add_config_argument(listing)
     listing.add_argument("--json", action="store_true", help="print one JSON object")
-    listing.set_defaults(run=_speaking(_renewal_list))
+    listing.set_defaults(run=speaking(_renewal_list))
 
 
 def _enrol(arguments: argparse.Namespace) -> int:
@@ -375,7 +375,7 @@ def _complain(sentence: str) -> int:
     return EXIT_FAILURE
 
 
-def _speaking(run: Callable[[argparse.Namespace], int]) -> Callable[[argparse.Namespace], int]:
+def speaking(run: Callable[[argparse.Namespace], int]) -> Callable[[argparse.Namespace], int]:
     """Errors become one sentence on standard error and exit code 1; those of a configuration are the
     caller's."""
 
