@@ -68,8 +68,7 @@ def unpacked(tmp_path: Path) -> tuple[Path, str]:
     """A bundle as a participant has it after unpacking, and its signer's fingerprint."""
     signer = make_key(tmp_path / "key")
     assert run_module("onboarding_bundle", wanted(tmp_path))["changed"]
-    with tarfile.open(tmp_path / "isp_a-onboarding.tar.gz") as archive:
-        archive.extractall(tmp_path, filter="data")
+    subprocess.run(["tar", "--extract", "--file=isp_a-onboarding.tar.gz"], cwd=tmp_path, check=True)
     return tmp_path / "isp_a-onboarding", signer
 
 
