@@ -1,4 +1,5 @@
-"""python -m tests.bench.collector PROGRAM FILE OUT: have DNS-collector take in a capture, and end it.
+"""python -m tests.bench.collector PROGRAM FILE OUT: have DNS-collector take in a capture or a file of dnstap
+frames, and end it.
 
 It runs until it is told to stop, and says that it has read a file only by deleting it.
 """
@@ -20,7 +21,7 @@ POLL: Final = 0.1
 DEADLINE: Final = 600.0
 
 
-def main(program: str, pcap: Path, out: Path) -> int:
+def main(program: str, given: Path, out: Path) -> int:
     """Run it over one file. Returns its exit code."""
     folder = Path(tempfile.mkdtemp(dir=out.parent, prefix="collector-"))
     try:
@@ -28,9 +29,10 @@ def main(program: str, pcap: Path, out: Path) -> int:
         watched.mkdir()
         config = folder / "config.yml"
         # JSON is YAML too.
-        config.write_text(json.dumps(_config(watched, out)))
-        read = watched / "upstream.pcap"
-        os.link(pcap, read)
+        mode = "dnstap" if given.suffix == ".fstrm" else "pcap"
+        config.write_text(json.dumps(_config(watched, mode, out)))
+        read = watched / given.name
+        os.link(given, read)
         with subprocess.Popen([program, "-config", str(config)]) as collector:
             _wait(read, out, collector)
             collector.terminate()
@@ -39,8 +41,8 @@ def main(program: str, pcap: Path, out: Path) -> int:
         shutil.rmtree(folder)
 
 
-def _config(watched: Path, out: Path) -> dict[str, object]:
-    ingest = {"watch-dir": str(watched), "watch-mode": "pcap", "delete-after": True}
+def _config(watched: Path, mode: str, out: Path) -> dict[str, object]:
+    ingest = {"watch-dir": str(watched), "watch-mode": mode, "delete-after": True}
     return {
         "global": {"trace": {"verbose": False}},
         "pipelines": [

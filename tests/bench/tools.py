@@ -10,6 +10,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Final
 
+from tests.bench import dnstap
 from tests.bench.world import RESOLVERS
 
 AGENT: Final = Path(sys.executable).parent / "sie-agent"
@@ -91,13 +92,15 @@ def peers() -> list[Tool]:
         )
     if program := find("DNS-collector"):
         collector = [sys.executable, "-m", "tests.bench.collector", program]
-        tools.append(
+        version = _first_line(program, "-version")
+        tools += [
+            Tool("DNS-collector", lambda pcap, out: [*collector, str(pcap), str(out)], version=version),
             Tool(
-                "DNS-collector",
-                lambda pcap, out: [*collector, str(pcap), str(out)],
-                version=_first_line(program, "-version"),
-            )
-        )
+                "DNS-collector, dnstap",
+                lambda pcap, out: [*collector, str(dnstap.told(pcap)), str(out)],
+                version=version,
+            ),
+        ]
     if program := find("tcpdump"):
         tools.append(
             Tool(

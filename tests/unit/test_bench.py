@@ -4,19 +4,20 @@ import ctypes
 import json
 import struct
 from collections import Counter
+from collections.abc import Iterator
 from mmap import MAP_PRIVATE, mmap
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import pytest
 from scapy.layers.dns import DNS
 from scapy.layers.inet import ICMP, IP, TCP, UDP, in4_chksum
-from scapy.layers.inet6 import IPv6, in6_chksum
+from scapy.layers.inet6 import IPv6, IPv6ExtHdrFragment, in6_chksum
 from scapy.packet import Packet
 from scapy.utils import PcapReader, checksum
 
 from tests.bench import __main__ as bench
-from tests.bench import sender
+from tests.bench import dnstap, sender
 from tests.bench.cache import Capture, capture
 from tests.bench.generator import generate
 from tests.bench.measure import Failed, Usage, run
@@ -120,6 +121,30 @@ def test_the_sender_points_the_kernel_to_every_packet(generated: Capture, packet
         fields[2] for fields in struct.iter_unpack("@PIxxxxPNPNixxxxIxxxx", messages.raw[: 64 * count])
     ]
     assert vectors == [ctypes.addressof(iovecs) + 16 * number for number in range(count)]
+
+
+def test_dnstap_tells_every_whole_datagram(generated: Capture, packets: list[Packet]) -> None:
+    datagrams = [
+        bytes(packet[UDP].payload)
+        for packet in packets
+        if UDP in packet
+        and IPv6ExtHdrFragment not in packet
+        and not (IP in packet and (packet[IP].flags.MF or packet[IP].frag))
+    ]
+    with dnstap.told(generated.pcap).open("rb") as file:
+        frames = list(frames_of(file))
+    assert len(frames) == len(datagrams) > 0.9 * PACKETS
+    assert all(message in frame for message, frame in zip(datagrams, frames, strict=True))
+
+
+def frames_of(file: BinaryIO) -> Iterator[bytes]:
+    """The data frames of a file of Frame Streams; control frames are those behind a length of 0."""
+    while head := file.read(4):
+        length = int.from_bytes(head, "big")
+        if length:
+            yield file.read(length)
+        else:
+            file.read(int.from_bytes(file.read(4), "big"))
 
 
 def test_start_up_is_taken_off_and_the_median_counts() -> None:

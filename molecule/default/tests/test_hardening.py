@@ -110,6 +110,18 @@ def test_the_agent_is_confined_and_may_only_capture(lab: Lab, participant: str) 
     assert faults(sensor, SENSOR_UNITS[participant], expected) == []
 
 
+@pytest.mark.parametrize("participant", SENSOR_UNITS)
+def test_the_agent_yields_to_the_resolver_and_leaves_no_core(lab: Lab, participant: str) -> None:
+    """Priority and limit are the process's own; the weight of its group is what systemd knows of it."""
+    sensor, unit = lab.participant(participant).sensor, SENSOR_UNITS[participant]
+    pid = main_pid(sensor, unit)
+    assert on(sensor, "ps", "-o", "ni=", "-p", pid).strip() == "10"
+    assert on(sensor, "systemctl", "show", "--property=CPUWeight", "--value", unit).strip() == "20"
+    limits = on(sensor, "cat", f"/proc/{pid}/limits").splitlines()
+    (core,) = [line for line in limits if "core file" in line]
+    assert core.split()[-3:] == ["0", "0", "bytes"]
+
+
 @pytest.fixture(params=["hub", "sensor"])
 def naked(request: pytest.FixtureRequest, lab: Lab) -> Iterator[Host]:
     """A host with a unit that has no sandbox."""
