@@ -9,7 +9,7 @@ from typing import Final
 
 from sie_core.files import acting_as_owner
 from sie_core.settings import Config
-from sie_hub.cli import EXIT_OK, add_config_argument
+from sie_hub.cli import EXIT_CODES, EXIT_OK, add_config_argument
 from sie_hub.config import load_config
 from sie_hub.enrol.cli import speaking
 from sie_hub.enrol.due import (
@@ -48,7 +48,7 @@ def configure(_command: str, parser: argparse.ArgumentParser) -> None:
         help=f"the same for sensors' certificates, which renew themselves (default: {SENSOR_DAYS})",
     )
     parser.add_argument("--json", action="store_true", help="print one JSON object instead of a table")
-    parser.epilog = f"exit codes: 0 nothing is due; {EXIT_DUE} something is; 1 failed; 2 wrong usage"
+    parser.epilog = f"{EXIT_CODES}; {EXIT_DUE} something is due"
     parser.set_defaults(run=speaking(_run))
 
 
