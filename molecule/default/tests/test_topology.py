@@ -1,5 +1,6 @@
 """The lab itself: what the other tests rest on. Looked at from inside each host, by podman and by ssh."""
 
+import itertools
 import json
 import subprocess
 
@@ -67,12 +68,18 @@ def mirrored(lab: Lab, names: list[str]) -> list[str]:
 
 
 def test_both_houses_are_the_same_but_for_names_and_addresses() -> None:
-    lab, molecule = (topology.load(path) for path in INVENTORIES.values())
+    lab, molecule = (topology.load(INVENTORIES[name]) for name in ("lab", "molecule"))
     assert [h.name for h in lab.hosts.values()] == [h.name for h in molecule.hosts.values()]
-    assert not {h.container for h in lab.hosts.values()} & {h.container for h in molecule.hosts.values()}
+    assert lab.networks.keys() == molecule.networks.keys()
     for name, network in lab.networks.items():
-        assert not any(network.v4.overlaps(other.v4) for other in molecule.networks.values())
         assert (network.v6 is None) == (molecule.networks[name].v6 is None)
+
+
+def test_no_two_houses_share_a_container_or_a_network() -> None:
+    for one, other in itertools.combinations([topology.load(path) for path in INVENTORIES.values()], 2):
+        assert not {h.container for h in one.hosts.values()} & {h.container for h in other.hosts.values()}
+        pairs = itertools.product(one.networks.values(), other.networks.values())
+        assert not [(here.v4, there.v4) for here, there in pairs if here.v4.overlaps(there.v4)]
 
 
 def test_host_runs_systemd(host: Host) -> None:
