@@ -32,7 +32,11 @@ class Usage:
 
 
 def run(command: Sequence[str], environment: Mapping[str, str], log: Path) -> Usage:
-    """Run a command to its end; what it says goes to the log. Raises Failed."""
+    """Run a command to its end; what it says goes to the log. Raises Failed.
+
+    What earlier commands have written is on disk before, so that no command pays for another's octets.
+    """
+    os.sync()
     # -I and -S leave out what the helper has no need of, so that it stays small.
     helper = [sys.executable, "-I", "-S", str(Path(__file__)), str(log), *command]
     done = subprocess.run(helper, env={**os.environ, **environment}, stdout=subprocess.PIPE, check=True)
