@@ -4,12 +4,13 @@ import argparse
 import http.client
 import json
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any, Final
 
 from sie_core.settings import ListenAddress
 from sie_hub.cli import EXIT_FAILURE, EXIT_OK, add_config_argument
 from sie_hub.config import load_config
+from sie_hub.table import aligned
 
 ASK_TIMEOUT: Final = 30.0
 """Seconds for ingest to read a thousand positions from its message server, ten times over."""
@@ -48,7 +49,11 @@ def _run(arguments: argparse.Namespace) -> int:
         return EXIT_FAILURE
     if arguments.participant is not None:
         accounts = [account for account in accounts if account["participant"] == arguments.participant]
-    print(json.dumps(accounts) if arguments.json else "\n".join(_table(accounts)))
+    print(
+        json.dumps(accounts)
+        if arguments.json
+        else "\n".join(aligned(HEADINGS, [_row(account) for account in accounts], HEADINGS[1:-1]))
+    )
     return EXIT_OK
 
 
@@ -70,12 +75,6 @@ def _ask(address: ListenAddress) -> list[dict[str, Any]]:
     return accounts
 
 
-def _table(accounts: Iterable[Mapping[str, Any]]) -> list[str]:
-    rows = [HEADINGS, *map(_row, accounts)]
-    widths = [max(len(row[column]) for row in rows) for column in range(len(HEADINGS))]
-    return ["  ".join(map(_aligned, row, widths, range(len(row)))).rstrip() for row in rows]
-
-
 def _row(account: Mapping[str, Any]) -> tuple[str, ...]:
     reported = account["reported"]
     fates = (_number(reported.get(heading.lower())) for heading in HEADINGS[2:7])
@@ -91,7 +90,3 @@ def _row(account: Mapping[str, Any]) -> tuple[str, ...]:
 
 def _number(value: int | None) -> str:
     return "-" if value is None else str(value)
-
-
-def _aligned(cell: str, width: int, column: int) -> str:
-    return cell.rjust(width) if 0 < column < len(HEADINGS) - 1 else cell.ljust(width)

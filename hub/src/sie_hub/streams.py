@@ -14,6 +14,7 @@ files. An upload of protocol version 1 has none, and `v1` stands in its place, o
 
 import hashlib
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final
 
 from nats.js import JetStreamContext
@@ -103,68 +104,49 @@ def stream_name(stream: int) -> str:
     return f"{stream:016x}"
 
 
+_stream = partial(
+    StreamConfig,
+    retention=RetentionPolicy.LIMITS,
+    storage=StorageType.FILE,
+    discard=DiscardPolicy.NEW,
+    duplicate_window=DUPLICATE_WINDOW,
+    num_replicas=1,
+    allow_direct=True,
+)
+"""What all streams have in common."""
+
 CONFIGS: Final = (
-    StreamConfig(
+    _stream(
         name=RAW,
         subjects=[RAW_SUBJECTS],
-        retention=RetentionPolicy.LIMITS,
-        storage=StorageType.FILE,
-        discard=DiscardPolicy.NEW,
         max_age=RAW_MAX_AGE,
-        duplicate_window=DUPLICATE_WINDOW,
-        num_replicas=1,
-        allow_direct=True,
     ),
-    StreamConfig(
+    _stream(
         name=POSITION,
         subjects=[POSITION_SUBJECTS],
-        retention=RetentionPolicy.LIMITS,
-        storage=StorageType.FILE,
-        discard=DiscardPolicy.NEW,
         max_msgs_per_subject=1,
         allow_rollup_hdrs=True,
         deny_delete=True,
-        duplicate_window=DUPLICATE_WINDOW,
-        num_replicas=1,
-        allow_direct=True,
     ),
-    StreamConfig(
+    _stream(
         name=LEDGER,
         subjects=[LEDGER_SUBJECTS],
-        retention=RetentionPolicy.LIMITS,
-        storage=StorageType.FILE,
-        discard=DiscardPolicy.NEW,
         max_msgs_per_subject=1,
         allow_rollup_hdrs=True,
         deny_delete=True,
-        duplicate_window=DUPLICATE_WINDOW,
-        num_replicas=1,
-        allow_direct=True,
     ),
-    StreamConfig(
+    _stream(
         name=TAKEN,
         subjects=[TAKEN_SUBJECTS],
-        retention=RetentionPolicy.LIMITS,
-        storage=StorageType.FILE,
-        discard=DiscardPolicy.NEW,
         max_age=TAKEN_MAX_AGE,
         max_msgs_per_subject=1,
         allow_rollup_hdrs=True,
         deny_delete=True,
-        duplicate_window=DUPLICATE_WINDOW,
-        num_replicas=1,
-        allow_direct=True,
     ),
-    StreamConfig(
+    _stream(
         name=SIE,
         subjects=[SIE_SUBJECTS],
-        retention=RetentionPolicy.LIMITS,
-        storage=StorageType.FILE,
-        discard=DiscardPolicy.NEW,
         max_age=SIE_MAX_AGE,
-        duplicate_window=DUPLICATE_WINDOW,
-        num_replicas=1,
-        allow_direct=True,
     ),
 )
 

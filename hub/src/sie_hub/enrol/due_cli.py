@@ -2,7 +2,6 @@
 
 import argparse
 import json
-from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Final
@@ -23,6 +22,7 @@ from sie_hub.enrol.due import (
 from sie_hub.enrol.renewals import RenewalStore
 from sie_hub.enrol.tokens import TokenStore
 from sie_hub.registry import Registry
+from sie_hub.table import aligned
 
 EXIT_DUE: Final = 3
 """Something is due."""
@@ -62,7 +62,8 @@ def _run(arguments: argparse.Namespace) -> int:
     if arguments.json:
         print(json.dumps({"due": [ending.public(now) for ending in due]}))
     elif due:
-        print("\n".join(_table(due, now)))
+        rows = [(e.what, e.whose, f"{e.at:%Y-%m-%d}", str(e.days(now)), e.remedy) for e in due]
+        print("\n".join(aligned(HEADINGS, rows, {"DAYS"})))
     else:
         print("nothing is due")
     return EXIT_DUE if due else EXIT_OK
@@ -84,17 +85,6 @@ def _due(config: Config, now: datetime, within: timedelta, sensors_within: timed
         *(ending for ending in endings if ending.at - now <= within),
         *(ending for ending in certificates if ending.at - now <= sensors_within),
     ]
-
-
-def _table(due: Iterable[Ending], now: datetime) -> list[str]:
-    rows = [HEADINGS]
-    rows += [(e.what, e.whose, f"{e.at:%Y-%m-%d}", str(e.days(now)), e.remedy) for e in due]
-    widths = [max(len(row[column]) for row in rows) for column in range(len(HEADINGS))]
-
-    def aligned(text: str, column: int) -> str:
-        return text.rjust(widths[column]) if HEADINGS[column] == "DAYS" else text.ljust(widths[column])
-
-    return ["  ".join(aligned(text, column) for column, text in enumerate(row)).rstrip() for row in rows]
 
 
 def _days(text: str) -> int:
