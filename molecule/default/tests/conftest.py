@@ -1,10 +1,10 @@
-"""The house under test: molecule's own, or with SIE_LAB=lab the one that `make lab` made."""
+"""The house under test: molecule's own, or what SIE_LAB names (lab, or an inventory's path)."""
 
 import os
 
 import pytest
-from sie_lab import deploy, topology
-from sie_lab.cli import INVENTORIES
+from sie_lab import deploy
+from sie_lab.cli import house
 from sie_lab.topology import Lab
 
 from tests.fleet.reader import Reader
@@ -12,7 +12,7 @@ from tests.fleet.reader import Reader
 
 @pytest.fixture(scope="session")
 def lab() -> Lab:
-    return topology.load(INVENTORIES[os.environ.get("SIE_LAB", "molecule")])
+    return house(os.environ.get("SIE_LAB", "molecule"))
 
 
 @pytest.fixture(scope="session")

@@ -1,11 +1,10 @@
 """The scenario's own house."""
 
 import pytest
-from sie_lab import topology
-from sie_lab.cli import INVENTORIES
+from sie_lab.cli import house
 from sie_lab.topology import Lab
 
 
 @pytest.fixture(scope="session")
 def lab() -> Lab:
-    return topology.load(INVENTORIES["dnstap"])
+    return house("dnstap")

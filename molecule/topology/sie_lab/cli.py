@@ -15,9 +15,20 @@ INVENTORIES = {
     "molecule": REPOSITORY / "molecule" / "inventory" / "hosts.yml",
     "dnstap": REPOSITORY / "molecule" / "dnstap" / "inventory" / "hosts.yml",
 }
+HOUSE_FILES = (".yml", ".yaml")
 PREREQUISITES = Path(__file__).resolve().parents[1] / "prerequisites.sh"
 EXIT_FAILED = 1
 EXIT_USAGE = 2
+
+
+def house(name: str) -> topology.Lab:
+    """One of the houses by name, or another by its inventory's path. TopologyError if there is neither."""
+    path = INVENTORIES.get(name, Path(name))
+    if path.suffix not in HOUSE_FILES or not path.is_file():
+        raise topology.TopologyError(
+            f"no house {name}; there are {', '.join(INVENTORIES)}, and inventories ending in .yml"
+        )
+    return topology.load(path)
 
 
 def create(lab: topology.Lab, progress: Progress) -> None:
@@ -151,7 +162,12 @@ CHANGING = (up, down, command_create, command_deploy, command_playbook)  # one a
 def parser() -> argparse.ArgumentParser:
     """All commands."""
     root = argparse.ArgumentParser(prog="lab.py", description=__doc__)
-    root.add_argument("--lab", choices=INVENTORIES, default="lab", help="which of the houses (default: lab)")
+    root.add_argument(
+        "--lab",
+        default="lab",
+        metavar="HOUSE",
+        help=f"which of the houses: {', '.join(INVENTORIES)}, or the file of another (default: lab)",
+    )
     commands = root.add_subparsers(required=True, metavar="COMMAND")
 
     def command(
@@ -201,7 +217,7 @@ def main(words: Sequence[str] | None = None) -> int:
     """Entry point; the exit code."""
     arguments = parser().parse_args(words)
     try:
-        lab = topology.load(INVENTORIES[arguments.lab])
+        lab = house(arguments.lab)
         if arguments.run not in CHANGING:
             return int(arguments.run(lab, arguments))
         if os.geteuid() != 0:
