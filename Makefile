@@ -97,8 +97,13 @@ lint-ansible: develop
 	$(BIN)/yamllint --strict .
 	$(BIN)/ansible-lint --profile production --offline
 
-.PHONY: test test-unit test-rust test-fleet test-dnstap
-test: lint test-rust fuzz-quick test-unit test-fleet test-dnstap ## everything that CI runs
+# Scenarios that share one house, in the order in which they find it. `make test` has time for some of them.
+SCENARIOS = default rotation
+test-all: SCENARIOS = default span rotation
+
+.PHONY: test test-all test-unit test-rust test-fleet test-dnstap
+test: lint test-rust fuzz-quick test-unit test-fleet ## everything that CI runs
+test-all: test test-dnstap ## and what it has no time for
 
 test-rust: develop
 	cd core && cargo test --release --quiet --workspace --exclude sie-core-native --exclude passive-dns-fuzz
@@ -108,7 +113,8 @@ test-unit: develop
 	$(BIN)/pytest
 
 test-fleet: develop
-	cd $(CURDIR) && $(BIN)/molecule test --scenario-name default
+	cd $(CURDIR) && $(BIN)/molecule destroy --scenario-name default
+	cd $(CURDIR) && $(BIN)/molecule test $(SCENARIOS:%=--scenario-name %)
 
 test-dnstap: develop ## Unbound, BIND and PowerDNS Recursor bring their dnstap to a sensor (root)
 	cd $(CURDIR) && $(BIN)/molecule test --scenario-name dnstap
