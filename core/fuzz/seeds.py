@@ -6,8 +6,10 @@ found since stands beside the seeds, under other names.
 """
 
 import gzip
+import json
 import lzma
 import random
+import re
 import struct
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -19,10 +21,13 @@ import dns.flags
 import dns.message
 import dns.rrset
 
+from core.fuzz import trampoline
 from core.tests.traffic import LINK_TYPES, RESOLVERS, Traffic, write_pcap
 from sie_core._native import DedupeWindow, PcapSource, Recorder
+from sie_core.trampoline import Side
 
 CORPUS: Final = Path(__file__).parent / "corpus"
+TRANSCRIPTS: Final = Path(__file__).parents[1] / "tests" / "vectors" / "trampoline.json"
 
 FRAME_LINKS: Final = {"ethernet": 0, "raw": 1, "sll": 2}
 """The number of each link type in a packet's seed."""
@@ -286,6 +291,23 @@ def varint(number: int) -> bytes:
     return octets + bytes([number])
 
 
+# ---------------------------------------------------------------------------------------------- sessions
+
+
+def sessions() -> Iterator[tuple[str, bytes]]:
+    """The transcripts that other implementations of the trampoline are held to, faults included."""
+    for vector in json.loads(TRANSCRIPTS.read_text())["vectors"]:
+        octets = trampoline.begin(Side(vector["end"]), frozenset(vector["offers"]))
+        for step in vector["steps"]:
+            if "hears" in step:
+                octets += trampoline.hear(bytes.fromhex(step["hears"]))
+            elif "does" in step:
+                given = step["with"]
+                sequence = given.get("sequence", given.get("next_sequence", 0))
+                octets += trampoline.ask(step["does"].removeprefix("send_"), sequence)
+        yield re.sub(r"[^a-z0-9]+", "-", vector["name"].lower()), octets
+
+
 # ---------------------------------------------------------------------------------------------- writing
 
 SEEDS: Final = {
@@ -299,6 +321,7 @@ SEEDS: Final = {
     "reassembly": pieces,
     "scrub": private_messages,
     "tcp": segments,
+    "trampoline": sessions,
 }
 
 
