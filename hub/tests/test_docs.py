@@ -101,6 +101,6 @@ def test_every_registry_command_is_described(registry_page: str) -> None:
     parser = argparse.ArgumentParser()
     registry_cli.configure("registry", parser)
     commands = list(leaves(parser, ()))
-    assert len(commands) == 12
+    assert len(commands) == 13
     for words in commands:
         assert " ".join(("`sie-hub registry", *words)) in registry_page, words

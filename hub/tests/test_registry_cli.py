@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import pytest
 import yaml
 
 from sie_hub.registry import Registry, sha256_hex
+from sie_hub.registry_edit import RegistryEditor
 
 FINGERPRINT = "SHA256:47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU"
 
@@ -69,6 +71,28 @@ def test_a_participant_is_made_once(run: Run, directory: Path) -> None:
     assert not run("participant", "set", "isp_a", *AGREEMENT)["changed"]
     assert run("participant", "set", "isp_a", *AGREEMENT, "--terminated", "2027-01-31")["changed"]
     assert (directory / "isp_a.yml").stat().st_mode & 0o777 == 0o640
+
+
+def test_a_participant_is_removed_only_without_an_agreement_and_its_source_ids_stay_given(
+    isp_a: Run, directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = isp_a("sensor", "set", "isp_a", "ns1", "--channel", "202")["source"]
+    refused = run_raw(directory, "participant", "remove", "isp_a")
+    assert refused.returncode == 1
+    assert "isp_a has an agreement in force: end it first" in refused.stderr
+
+    isp_a("participant", "set", "isp_a", "--signed", "2020-01-01", "--term-days", "1", "--no-renews")
+    assert isp_a("participant", "remove", "isp_a", "--check")["changed"]
+    assert (directory / "isp_a.yml").exists()
+    assert isp_a("participant", "remove", "isp_a")["changed"]
+    assert not isp_a("participant", "remove", "isp_a")["changed"]
+    assert list(directory.glob("*.yml")) == []
+
+    editor = RegistryEditor(directory)
+    editor.set_participant("isp_b", signed=date(2026, 1, 1), term_days=365, renews=True, terminated=None)
+    draws = iter([source - 1, 16])  # the id of the participant that left, then another
+    monkeypatch.setattr("sie_hub.registry_edit.secrets.randbelow", lambda _limit: next(draws))
+    assert editor.set_source("isp_b", "sensors", "ns1", [202])[1]["source"] == 17
 
 
 def test_a_sensor_keeps_its_source_id_and_no_two_share_one(isp_a: Run, directory: Path) -> None:

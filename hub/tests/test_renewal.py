@@ -249,9 +249,13 @@ def test_a_request_is_carried_by_hand(hub: Enrol, tmp_path: Path) -> None:
     said = json.loads(signed.stdout)
     carried = tmp_path / "ns13.pem"
     carried.write_text(said["certificate"])
+    tried = json.loads(agent.run("identity", "install", str(carried), "--check", "--json").stdout)
+    assert (tried["changed"], tried["state"], tried["pending"]) == (True, "none", True)
+    assert [path.name for path in agent.identity.iterdir()] == ["key.new.pem"]
     done = agent.run("identity", "install", str(carried), "--json")
     assert done.returncode == 0, done.stderr
     shown = json.loads(done.stdout)
+    assert shown["pending"] is False
     assert (shown["changed"], shown["state"], shown["serial"]) == (True, "valid", said["serial"])
     assert shown["fingerprint"] == said["fingerprint"]
     again = json.loads(agent.run("identity", "install", str(carried), "--json").stdout)

@@ -103,14 +103,15 @@ def request(config: AgentConfig, *, random: Random) -> bytes:
     return identity.request_to_pem(identity.make_request(files.pending_key(random), wanted))
 
 
-def install(config: AgentConfig, path: Path, *, clock: Clock) -> Enrolment:
+def install(config: AgentConfig, path: Path, *, check: bool = False, clock: Clock) -> Enrolment:
     """Put a certificate that people have carried here in place, unless it is there already.
 
-    Raises IdentityFilesError and UsageError.
+    With `check` everything is looked at and nothing is written. Raises IdentityFilesError and UsageError.
     """
     wanted = Identity(config.exchange, config.participant, config.sensor)
     files = IdentityFiles(config.identity_directory)
-    files.settle()
+    if not check:
+        files.settle()
     anchors = Anchors(config.ca, config.identity_directory)
     authorities = load_authorities(anchors.file())
     before = files.lifetime()
@@ -123,7 +124,8 @@ def install(config: AgentConfig, path: Path, *, clock: Clock) -> Enrolment:
             check_own(certificate, wanted, authorities, clock())
         except IdentityRefused as refused:
             raise UsageError(f"{path}: this certificate is not for us: {refused}") from None
-        files.install(certificate)
+        if not check:
+            files.install(certificate)
         return Enrolment(True, files.standing(wanted, anchors.file(), clock()))
     raise UsageError(
         f"{path}: holds no certificate for this sensor's key: let the operator sign what"
@@ -212,6 +214,9 @@ def configure(_command: str, parser: argparse.ArgumentParser) -> None:
     requesting.set_defaults(run=_csr)
     installing = verbs.add_parser("install", help="put a certificate that people have carried here in place")
     installing.add_argument("file", type=Path, metavar="FILE", help="the certificate that came back, in PEM")
+    installing.add_argument(
+        "--check", action="store_true", help="say whether it would be put in place, and change nothing"
+    )
     installing.set_defaults(run=_install_file)
     showing = verbs.add_parser("show", help="show this sensor's key fingerprint and certificate")
     showing.set_defaults(run=_show)
@@ -275,7 +280,10 @@ def _csr(arguments: argparse.Namespace) -> int:
 
 def _install_file(arguments: argparse.Namespace) -> int:
     config = load_config(arguments.config)
-    done = install(config, arguments.file, clock=_utc_now)
+    done = install(config, arguments.file, check=arguments.check, clock=_utc_now)
+    if arguments.check and not arguments.json:
+        print("would be installed" if done.changed else "installed already", file=sys.stderr)
+        return EXIT_OK
     return _report(arguments, config, done, "installed")
 
 
@@ -304,6 +312,7 @@ def _public(config: AgentConfig, standing: Standing) -> dict[str, Any]:
         "serial": peer.serial if peer else None,
         "not_before": peer.not_before.isoformat() if peer else None,
         "not_after": peer.not_after.isoformat() if peer else None,
+        "pending": IdentityFiles(config.identity_directory).has_pending_key(),
     }
 
 

@@ -85,6 +85,10 @@ class IdentityFiles:
         except OSError as error:
             raise _failed(error, self.directory) from None
 
+    def has_pending_key(self) -> bool:
+        """Whether a key waits for its certificate."""
+        return self._pending_key.exists()
+
     def pending_key(self, random: Random) -> PrivateKey:
         """The key that waits for a certificate, made now if there is none. Raises IdentityFilesError."""
         try:

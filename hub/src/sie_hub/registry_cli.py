@@ -58,6 +58,9 @@ def configure(_command: str, parser: argparse.ArgumentParser) -> None:
     )
     verb.add_argument("--terminated", type=_day, metavar="DATE", help="the first day without the agreement")
 
+    verb = _changing(verbs, "remove", _participant_remove, "forget a participant whose agreement has ended")
+    verb.add_argument("participant", type=_of(PARTICIPANT_NAME), metavar="NAME")
+
     verbs = _verbs(topics, "sensor", "sensors, which show a certificate")
     _source_verbs(verbs, "sensors", "sensor")
     verb = verbs.choices["revoke"]
@@ -137,6 +140,10 @@ def _participant_set(editor: RegistryEditor, arguments: argparse.Namespace) -> A
         terminated=arguments.terminated,
     )
     return {"changed": changed, "participant": arguments.participant, "agreement": document["agreement"]}
+
+
+def _participant_remove(editor: RegistryEditor, arguments: argparse.Namespace) -> Answer:
+    return {"changed": editor.remove_participant(arguments.participant), "participant": arguments.participant}
 
 
 def _set(editor: RegistryEditor, arguments: argparse.Namespace) -> Answer:

@@ -16,13 +16,16 @@ from typing import Any, Final
 
 import yaml
 
+from sie_core.files import sync_directory
 from sie_core.settings import ConfigError, Problem
 from sie_hub.files import replace_file
-from sie_hub.registry import FILE, read_participant, sha256_hex
+from sie_hub.registry import FILE, Participant, Sensor, Upload, read_participant, sha256_hex
 
 MODE: Final = 0o640  # the units read it by their common group; hashes of keys are nobody else's business
 MAX_KEYS: Final = 2  # so that one can be replaced while the other one works
 KEY_OCTETS: Final = 32  # 256 bits, so that a plain hash may be kept
+GIVEN: Final = ".given_sources"
+"""The source ids of participants that were removed, one a line: none is ever given to another."""
 
 _HEADER: Final = "# Written by `sie-hub registry`. Comments do not survive its changes.\n"
 _ORDER: Final = ("participant", "agreement", "sensors", "uploads", "readers")
@@ -58,6 +61,29 @@ class RegistryEditor:
             }
 
         return self._edit(name, change, create=True)
+
+    def remove_participant(self, name: str) -> bool:
+        """Make the registry know nothing of a participant but the source ids that it had.
+
+        Refused while its agreement is in force. Returns whether that changed anything.
+        """
+        path = self.directory / f"{name}.yml"
+        with self._locked():
+            if not path.exists():
+                return False
+            participant = read_participant(path)
+            if participant.agreement.refusal(self._now.date()) is None:
+                raise EditRefused(
+                    f"{name} has an agreement in force: end it first by"
+                    f" `sie-hub registry participant set {name} … --terminated DATE`"
+                )
+            if not self._dry_run:
+                sources = {entry.source for entry in _sources(participant)} | self._given_before()
+                text = "".join(f"{source}\n" for source in sorted(sources))
+                replace_file(self.directory / GIVEN, text, MODE)  # first, so that no id is ever forgotten
+                path.unlink()
+                sync_directory(self.directory)
+            return True
 
     def set_source(
         self, participant: str, section: str, name: str, channels: Sequence[int]
@@ -210,7 +236,7 @@ class RegistryEditor:
         return document
 
     def _new_source(self) -> int:
-        used = set()
+        used = self._given_before()
         for path in self.directory.glob("*.yml"):
             try:
                 participant = read_participant(path)
@@ -219,11 +245,15 @@ class RegistryEditor:
                 raise EditRefused(
                     f"{error.problems[0]} (mend this file first: its source ids are unknown)"
                 ) from None
-            used |= {entry.source for entry in participant.sensors.values()}
-            used |= {entry.source for entry in participant.uploads.values()}
+            used |= {entry.source for entry in _sources(participant)}
         while (source := 1 + secrets.randbelow((1 << 32) - 1)) in used:
             continue
         return source
+
+    def _given_before(self) -> set[int]:
+        """The source ids of participants that are no longer here."""
+        path = self.directory / GIVEN
+        return {int(line) for line in path.read_text().splitlines()} if path.exists() else set()
 
     @contextmanager
     def _locked(self) -> Iterator[None]:
@@ -250,6 +280,11 @@ _TextLoader.yaml_implicit_resolvers = {
     first: [(tag, pattern) for tag, pattern in resolvers if tag != "tag:yaml.org,2002:timestamp"]
     for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
 }
+
+
+def _sources(participant: Participant) -> tuple[Sensor | Upload, ...]:
+    """Whatever of a participant has a source id."""
+    return (*participant.sensors.values(), *participant.uploads.values())
 
 
 def _entry(document: Document, section: str, name: str) -> Document:
