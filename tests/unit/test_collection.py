@@ -80,6 +80,12 @@ def test_every_playbook_is_documented(playbook: str) -> None:
         assert f"ansible-playbook {fqcn}" in (REPOSITORY / "docs/how-to" / HOW_TO[playbook]).read_text()
 
 
+def test_every_module_is_listed() -> None:
+    listed = (COLLECTION / "README.md").read_text()
+    for module in (COLLECTION / "plugins/modules").glob("*.py"):
+        assert f"| `{module.stem}` |" in listed
+
+
 @pytest.mark.parametrize("role", ORDER)
 def test_variables_of_a_role_carry_its_name(role: str) -> None:
     for file in ("defaults/main.yml", "vars/main.yml"):

@@ -4,10 +4,8 @@ The modules run in processes of their own, as under Ansible; ssh-keygen is the r
 """
 
 import json
-import os
 import shutil
 import subprocess
-import sys
 import tarfile
 from collections.abc import Callable
 from pathlib import Path
@@ -15,32 +13,9 @@ from typing import Any
 
 import pytest
 
-REPOSITORY = Path(__file__).parents[2]
+from tests.unit.ansible_module import run_module
+
 CONTENT = {"README.md": "Read me.\n", "wheels/agent.whl": "\0\1\2" * 1000, "hub_ca.pem": "certificate\n"}
-
-
-RUN = """
-import importlib, json, sys
-from ansible.module_utils.testing import patch_module_args
-name, arguments = json.load(sys.stdin)
-with patch_module_args(arguments):
-    importlib.import_module("ansible_collections.sie_europe.passive_dns.plugins.modules." + name).main()
-"""
-
-
-def run_module(name: str, arguments: dict[str, Any], *, check: bool = False) -> dict[str, Any]:
-    """What one of the collection's modules answers, failures included."""
-    done = subprocess.run(
-        [sys.executable, "-c", RUN],
-        input=json.dumps([name, arguments | {"_ansible_check_mode": check}]),
-        env=os.environ | {"PYTHONPATH": str(REPOSITORY / "collections")},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.stdout, done.stderr
-    result: dict[str, Any] = json.loads(done.stdout)
-    return result
 
 
 def make_key(path: Path, kind: str = "ed25519") -> str:
