@@ -22,6 +22,9 @@ need dig bind9-dnsutils
 need dnsdbq dnsdbq
 need nft nftables
 need zstd zstd
+need curl curl                  # the tests type what the pages of docs/ show
+need openssl openssl
+need tcpdump tcpdump
 [ -e "$(echo /usr/lib/*/faketime/libfaketime.so.1)" ] || missing="$missing libfaketime"  # a test sets a clock by it
 need rsync rsync
 need sshd openssh-server        # the tests run one of their own; that of the system stays off where it was not there

@@ -1,0 +1,298 @@
+"""A machine of its own for the commands of a page: files, network and running programs that no other sees.
+
+It is this machine's files in namespaces of its own. What a command writes below the folders of a system goes
+to memory and is gone with it; nothing outside can be reached, and the addresses of the documentation are
+its own. On it stand an exchange's hub and a participant's sensor, under the paths that the roles use.
+"""
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Final
+
+import yaml
+from jinja2 import Environment
+
+from sie_hub.nats_config import USERS
+from tests.docs.pages import COLLECTION, REPOSITORY
+
+BIN: Final = Path(sys.executable).parent
+SYSTEM: Final = ("etc", "opt", "run", "srv", "var/lib")
+"""Folders of which it has a copy of its own."""
+
+EXCHANGE: Final = "exchange.example"
+HUB_NAME: Final = "hub.exchange.example"
+HUB_ADDRESSES: Final = ("192.0.2.10", "198.51.100.10")
+RESOLVER: Final = ("192.0.2.53", "2001:db8::53")
+SIGNED: Final = "2026-01-01"
+UNITS: Final = ("enrol", "ingest")
+TIMEOUT: Final = 30.0
+
+_BOOT: Final = """
+mount -t tmpfs tmpfs "$1"
+shift
+for folder in "$@"; do
+    own=$OVERLAYS/$(echo "$folder" | tr / _)
+    mkdir -p "$own/new" "$own/work"
+    mount -t overlay overlay -o "lowerdir=/$folder,upperdir=$own/new,workdir=$own/work" "/$folder"
+done
+ip link set lo up
+ip link add eth0 type veth peer name wire0
+ip link set eth0 up
+ip link set wire0 up
+for address in $ADDRESSES; do ip address add "$address" dev eth0; done
+echo "192.0.2.10 $NAMES" >> /etc/hosts
+echo ready
+exec sleep infinity
+"""
+
+
+class Machine:
+    """The machine; `folder` outside of it, below /tmp, is the folder in which commands are typed."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.home = folder / "home"
+        self.work = folder / "work"
+        self.programs = folder / "programs"
+        self.token = ""
+        self._background: list[subprocess.Popen[bytes]] = []
+        self._overlays = folder / "overlays"
+        for made in (self.home, self.work, self.programs, self._overlays):
+            made.mkdir()
+        addresses = [*(f"{address}/32" for address in HUB_ADDRESSES), *(f"{a}" for a in RESOLVER)]
+        self._process = subprocess.Popen(
+            ["unshare", "--mount", "--net", "sh", "-euc", _BOOT, "boot", str(self._overlays), *SYSTEM],
+            env={
+                **os.environ,
+                "OVERLAYS": str(self._overlays),
+                "ADDRESSES": " ".join(addresses),
+                "NAMES": f"{HUB_NAME} hub.example",
+            },
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        assert self._process.stdout is not None
+        assert self._process.stderr is not None
+        if self._process.stdout.readline() != "ready\n":
+            raise AssertionError(self._process.stderr.read())
+
+    def environment(self, more: Mapping[str, str] | None = None) -> dict[str, str]:
+        """What a command inherits: a home of its own and the product's programs; nothing of Ansible's."""
+        inherited = {key: value for key, value in os.environ.items() if not key.startswith("ANSIBLE_")}
+        return {
+            **inherited,
+            "HOME": str(self.home),
+            "PATH": f"{self.programs}:{BIN}:{os.environ['PATH']}:/usr/sbin:/sbin",
+            "LC_ALL": "C.UTF-8",
+            "PAGER": "cat",
+            **(more or {}),
+        }
+
+    def run(self, text: str, *, stdin: str = "") -> str:
+        """Type commands into a shell that ends at the first that fails; what they print. AssertionError."""
+        done = subprocess.run(
+            self._inside("bash", "-euo", "pipefail", "-c", text),
+            env=self.environment(),
+            input=stdin,
+            capture_output=True,
+            text=True,
+            timeout=TIMEOUT,
+            check=False,
+        )
+        assert done.returncode == 0, f"{text}\nended with {done.returncode}:\n{done.stdout}{done.stderr}"
+        return done.stdout
+
+    def note(self, path: str, text: str) -> None:
+        """Write a file."""
+        self.run(f'mkdir -p "$(dirname {path})"; cat > {path}', stdin=text)
+
+    def stand_in(self, name: str, script: str) -> None:
+        """Put a program in the place of one that this machine lacks, or that asks a person."""
+        path = self.programs / name
+        path.write_text(f"#!/bin/bash\nset -eu\n{script}\n")
+        path.chmod(0o755)
+
+    def start(self, *words: str, environment: Mapping[str, str] | None = None) -> None:
+        """Start a program that runs until the machine is switched off."""
+        with (self.folder / "programs.log").open("ab") as log:
+            self._background.append(
+                subprocess.Popen(
+                    self._inside(*words),
+                    env=self.environment(environment),
+                    stdin=subprocess.DEVNULL,
+                    stdout=log,
+                    stderr=subprocess.STDOUT,
+                )
+            )
+
+    def await_true(self, what: str, condition: Callable[[], bool]) -> None:
+        """Wait for what programs are to bring about. AssertionError with what they said."""
+        until = time.monotonic() + TIMEOUT
+        while not condition():
+            assert time.monotonic() < until, f"{what}: {(self.folder / 'programs.log').read_text()}"
+            time.sleep(0.05)
+
+    def listens(self, port: int, address: str = HUB_ADDRESSES[0]) -> bool:
+        """Whether something takes connections."""
+        probe = self._inside("bash", "-c", f"exec 3<> /dev/tcp/{address}/{port}")
+        return subprocess.run(probe, capture_output=True, check=False).returncode == 0
+
+    def switch_off(self) -> None:
+        """End every program, the newest first, and the machine."""
+        processes: list[subprocess.Popen[Any]] = [self._process, *self._background]
+        for process in reversed(processes):
+            process.terminate()
+            try:
+                process.wait(10)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+        for pipe in (self._process.stdout, self._process.stderr):
+            if pipe is not None:
+                pipe.close()
+
+    def _inside(self, *words: str) -> list[str]:
+        enter = ["nsenter", f"--target={self._process.pid}", "--mount", "--net"]
+        return [*enter, "env", "-C", str(self.work), *words]
+
+
+@contextmanager
+def machine(folder: Path) -> Iterator[Machine]:
+    """A machine with nothing on it."""
+    made = Machine(folder)
+    try:
+        yield made
+    finally:
+        made.switch_off()
+
+
+def with_registry(on: Machine) -> None:
+    """A hub that does not run: its configuration, CA and certificates, a registered participant, a token."""
+    listening = {
+        unit: {"listen": [f"{address}:{port}" for address in HUB_ADDRESSES]}
+        for unit, port in (("enrol", 8444), ("ingest", 8443))
+    }
+    on.note("/etc/sie-hub/hub.yml", yaml.safe_dump({"exchange": EXCHANGE, **listening}))
+    names = " ".join(f"--address {address}" for address in HUB_ADDRESSES)
+    on.run(
+        f"""
+        mkdir -p /etc/sie-hub/participants
+        sie-hub ca init --directory /etc/sie-hub/ca --exchange {EXCHANGE}
+        for unit in {" ".join(UNITS)}; do
+            sie-hub ca server-certificate --ca-directory /etc/sie-hub/ca --out /etc/sie-hub/tls --as $unit \
+                --name {HUB_NAME} --name hub.example {names}
+        done
+        sie-hub registry participant set isp_a --signed {SIGNED} --term-days 365
+        sie-hub registry sensor set isp_a ns1 --channel 202
+        sie-hub registry reader key add isp_a analyst --id k1
+        """
+    )
+    on.token = on.run("sie-hub token issue --participant isp_a --sensor ns1").strip()
+
+
+def with_hub(on: Machine) -> None:
+    """The programs that sensors speak to, and nats-server."""
+    with_registry(on)
+    credentials = "/etc/sie-hub/nats"
+    for user in USERS:
+        on.note(f"{credentials}/{user.name}", "password-of-the-tests")
+        on.note(f"/run/credentials/{user.name}/nats_password", "password-of-the-tests")
+    on.run(f"sie-hub nats-config --passwords {credentials} --output /etc/sie-hub/nats-server.conf")
+    on.start(str(BIN / "nats-server"), "-c", "/etc/sie-hub/nats-server.conf")
+    on.await_true("nats-server listens", lambda: on.listens(4222, "127.0.0.1"))
+    on.run("CREDENTIALS_DIRECTORY=/run/credentials/setup sie-hub streams")
+    for unit in UNITS:
+        on.start("sie-hub", unit, environment={"CREDENTIALS_DIRECTORY": f"/run/credentials/{unit}"})
+    on.await_true("enrol and ingest listen", lambda: on.listens(8444) and on.listens(8443))
+
+
+def with_a_request(on: Machine) -> None:
+    """A hub, and what somebody has at hand who enrols by other programs than ours."""
+    with_hub(on)
+    on.run("cp /etc/sie-hub/ca/ca.pem hub_ca.pem; openssl genpkey -algorithm ed25519 -out key.pem")
+
+
+def with_a_sensor_to_remove(on: Machine) -> None:
+    """A hub's registry and a sensor's folders; systemd is one that stops what it is told to."""
+    with_registry(on)
+    with_agent_settings(on)
+    on.run("mkdir -p /var/lib/sie-agent/spool /opt/sie/sie-agent/bin")
+    on.stand_in("systemctl", 'test "$*" = "disable --now sie-agent"')
+
+
+def with_bundle(on: Machine) -> None:
+    """What a participant's engineer was handed, and an editor that writes down the fingerprint. Playbooks are
+    read with inventory and tokens, and stop before the first host: the lab's participants run them.
+    """
+    template = (COLLECTION / "roles/onboard/templates/inventory.example.yml.j2").read_text()
+    contents = {
+        "ansible.cfg": (COLLECTION / "roles/onboard/templates/ansible.cfg.j2").read_text(),
+        "inventory.example.yml": Environment().from_string(template).render(onboard_sensors=["ns1"]),
+    }
+    folder, bundle = on.folder / "handed", on.folder / "handed/isp_a-onboarding"
+    bundle.mkdir(parents=True)
+    for name, text in contents.items():
+        (bundle / name).write_text(text)
+    (on.folder / "passphrase").write_text("passphrase of the tests\n")
+    (folder / "isp_a-tokens.vault.yml").write_text("sensor_enrol_tokens: {ns1: token}\n")
+    on.run(
+        f"""
+        (cd {COLLECTION} && ansible-galaxy collection build --output-path {bundle})
+        cd {folder}
+        ansible-vault encrypt --vault-password-file {on.folder}/passphrase isp_a-tokens.vault.yml
+        tar czf isp_a-onboarding.tar.gz isp_a-onboarding
+        ssh-keygen -q -t ed25519 -N "" -f {on.folder}/signer
+        ssh-keygen -q -Y sign -n sie-onboarding -f {on.folder}/signer isp_a-onboarding.tar.gz
+        cp isp_a-* {on.work} 2>/dev/null || true
+        """
+    )
+    on.stand_in(
+        "editor", f'sed -i "s|SHA256:...|$(ssh-keygen -lf {on.folder}/signer.pub | cut -d\' \' -f2)|" "$1"'
+    )
+    on.stand_in(
+        "ansible-playbook",
+        f'set -- --syntax-check "${{@/--ask-vault-pass/--vault-password-file={on.folder}/passphrase}}"\n'
+        f'exec {BIN}/ansible-playbook "$@"',
+    )
+    with_traffic(on)
+
+
+def with_agent_settings(on: Machine) -> None:
+    """A sensor's configuration, and nothing else of it."""
+    settings = {
+        "participant": "isp_a",
+        "sensor": "ns1",
+        "exchange": EXCHANGE,
+        "resolvers": list(RESOLVER),
+        "sources": [{"interface": "eth0"}],
+        "uplink": {
+            "hubs": [f"wss://{HUB_ADDRESSES[0]}:8443"],
+            "enrol": f"https://{HUB_ADDRESSES[0]}:8444",
+        },
+    }
+    on.note("/etc/sie-agent/agent.yml", yaml.safe_dump(settings))
+    on.run("cp /etc/sie-hub/ca/ca.pem /etc/sie-agent/hub_ca.pem 2>/dev/null || true")
+
+
+def with_traffic(on: Machine) -> None:
+    """A capture of an hour ago beside which commands are typed, and the same packets into eth0 for as long as
+    the machine runs.
+    """
+    with_agent_settings(on)
+    capture = on.work / "up.pcap"
+    on.run(f"cd {REPOSITORY} && python -m tests.traffic {capture} --transactions 600 --seed 7")
+    on.start(
+        sys.executable,
+        "-m",
+        "tests.docs.wire",
+        str(capture),
+        "wire0",
+        environment={"PYTHONPATH": str(REPOSITORY)},
+    )
