@@ -20,10 +20,19 @@ from .conftest import EXCHANGE, Pki
 class Hub:
     """The files of a hub, and the ports it uses."""
 
-    def __init__(self, directory: Path, pki: Pki, broker: Broker, *, window: float = 0.2) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        pki: Pki,
+        broker: Broker,
+        *,
+        window: float = 0.2,
+        program: str = "sie_hub.cli",
+    ) -> None:
         self.directory = directory
         self.broker = broker
         self.pki = pki
+        self.program = program
         self.port = free_port()
         self.metrics = {unit: free_port() for unit in ("ingest", "refine")}
         self.registry = directory / "participants"
@@ -82,7 +91,7 @@ class Hub:
         """Start a unit as a program."""
         with (self.directory / f"{unit}.log").open("ab") as output:
             self._processes[unit] = subprocess.Popen(
-                [sys.executable, "-m", "sie_hub.cli", unit, "--config", str(self.path)],
+                [sys.executable, "-m", self.program, unit, "--config", str(self.path)],
                 env={**os.environ, "CREDENTIALS_DIRECTORY": str(self.broker.credentials(unit))},
                 stdout=output,
                 stderr=subprocess.STDOUT,
@@ -106,6 +115,10 @@ class Hub:
     def wait(self, unit: str, seconds: float = 20) -> int:
         """Wait for a unit to end by itself. Returns its exit code."""
         return self._processes.pop(unit).wait(seconds)
+
+    def pid(self, unit: str) -> int:
+        """The number of the unit's process."""
+        return self._processes[unit].pid
 
     def running(self, unit: str) -> bool:
         """Whether the unit's process is there."""

@@ -13,6 +13,7 @@ from cryptography import x509
 
 from sie_core.errors import IdentityError, IdentityRefused
 from sie_core.identity import certificates_from_pem, check_peer
+from sie_core.limits import MAX_DATA_MESSAGE
 from sie_core.settings import Config, ConfigError, ListenAddress
 from sie_hub import log
 from sie_hub.config import credential
@@ -144,7 +145,7 @@ class Server:
             )
             return _answer(refused.status, refused.sentence)
         websocket = web.WebSocketResponse(
-            timeout=CLOSE_TIMEOUT, compress=False, max_msg_size=self._max_frame, autoping=True
+            timeout=CLOSE_TIMEOUT, compress=False, max_msg_size=self._largest(admitted), autoping=False
         )
         if not websocket.can_prepare(request).ok:
             self._count("not_websocket")
@@ -155,6 +156,12 @@ class Server:
         self._count("accepted")
         await self._serve(admitted, websocket, request)
         return websocket
+
+    def _largest(self, admitted: Admitted) -> int:
+        """Octets from which on a message of a peer is not read any further, in however many frames."""
+        if admitted.version == 1:
+            return self._max_frame
+        return min(self._max_frame, MAX_DATA_MESSAGE + 1)
 
     def _admit(self, request: web.Request) -> Admitted:
         transport = request.transport

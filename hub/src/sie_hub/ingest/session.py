@@ -5,7 +5,7 @@ import asyncio
 import logging
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Final
 
 from aiohttp import WSCloseCode, WSMessage, WSMsgType, web
@@ -39,7 +39,7 @@ WAITING_OCTETS: Final = 4 << 20
 the socket, so that a slow disk slows the sensor down."""
 
 SEND_TIMEOUT: Final = 10.0
-"""Seconds for a peer to take an acknowledgement of some 30 octets."""
+"""Seconds for a peer to take an acknowledgement of some 30 octets, or the answer to its ping."""
 
 CLOSE_TIMEOUT: Final = 2.0
 """Seconds that a peer has to answer the end of the WebSocket."""
@@ -154,15 +154,7 @@ class Session:
         while True:
             self._wake.clear()
             for message in self._trampoline.outgoing():
-                try:
-                    async with asyncio.timeout(SEND_TIMEOUT):
-                        await self._websocket.send_bytes(message)
-                except TimeoutError:
-                    self.outcome = self.outcome or "silent"
-                    raise _Over(f"the peer has taken nothing for {SEND_TIMEOUT:.0f} s") from None
-                except ConnectionError:
-                    self.outcome = self.outcome or "peer_gone"
-                    raise _Over("the connection broke") from None
+                await self._sent(self._websocket.send_bytes(message))
             if self._closed():
                 if self._trampoline.finished:
                     self.outcome = self.outcome or "finished"
@@ -183,6 +175,11 @@ class Session:
             message = await self._websocket.receive()
             if self._closed():
                 return  # `_pace` is closing the connection in order
+            if message.type is WSMsgType.PING:
+                await self._sent(self._websocket.pong(message.data))
+                continue
+            if message.type is WSMsgType.PONG:
+                continue
             if message.type is not WSMsgType.BINARY:
                 await self._not_binary(message)
             for event in self._trampoline.receive(message.data, time.monotonic()):
@@ -190,6 +187,21 @@ class Session:
             self._wake.set()
             if self._waiting_octets > WAITING_OCTETS or self._budget.exceeded:
                 await self._wait_for_room()
+
+    async def _sent(self, sending: Awaitable[None]) -> None:
+        """Wait until there is room for what is sent. A peer that takes nothing is cut off: it would not take
+        the end of the WebSocket either."""
+        try:
+            async with asyncio.timeout(SEND_TIMEOUT):
+                await sending
+        except TimeoutError:
+            self.outcome = self.outcome or "silent"
+            if self._cut is not None:
+                self._cut()
+            raise _Over(f"the peer has taken nothing for {SEND_TIMEOUT:.0f} s") from None
+        except ConnectionError:
+            self.outcome = self.outcome or "peer_gone"
+            raise _Over("the connection broke") from None
 
     async def _wait_for_room(self) -> None:
         """Leave the socket alone until there is room again: here, and in all sessions together."""

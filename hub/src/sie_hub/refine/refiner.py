@@ -21,6 +21,7 @@ from sie_hub.streams import (
     HEADER_RAW_FIRST,
     HEADER_RAW_LAST,
     HEADER_RAW_MADE,
+    HEADER_SOURCE,
     HEADER_WRITER,
     MAX_MESSAGE,
     RAW,
@@ -50,6 +51,7 @@ class Refiner:
         self._most = UNLIMITED
         self._written = 0  # the last sequence of SIE
         self._raw_made = ""
+        self._rejected = log.Limited(_log, "containers rejected")
 
     async def run(self) -> None:
         """Refine until the unit is to stop. What is in the open window then is read again next time."""
@@ -137,7 +139,13 @@ class Refiner:
                 before=message.sequence,
             )
         if fault is not None:
-            log.event(_log, logging.WARNING, "container rejected", sequence=message.sequence, reason=fault)
+            self._rejected.event(
+                logging.WARNING,
+                "container rejected",
+                sequence=message.sequence,
+                source=f"{message.number(HEADER_SOURCE) or 0:08x}",
+                reason=fault,
+            )
 
     def _patience(self) -> float:
         """Seconds for which to wait for more: until the window is over, and never long."""
