@@ -46,7 +46,7 @@ async def hub(pki: Pki, broker: Broker, drop: Path) -> AsyncIterator[Hub]:
     hub.stop_all()
 
 
-def agent_config(directory: Path, server: Server, ca: Path) -> Path:
+def agent_config(directory: Path, server: Server, ca: Path, window: int = 8) -> Path:
     file = directory / "agent.yml"
     resolvers = json.dumps([str(address) for address in RESOLVERS])
     file.write_text(
@@ -62,7 +62,7 @@ uplink:
   drop: sftp://{server.user}@127.0.0.1:{server.port}
   known_hosts: {server.known_hosts}
   ca: {ca}
-  window: 8
+  window: {window}
   retry_min: 100ms
   retry_max: 1
 identity: {{directory: {directory}/identity}}
@@ -118,6 +118,85 @@ async def test_a_sensor_delivers_by_sftp_and_the_ledger_agrees(
             await asyncio.sleep(0.1)
     assert account["stored"]["transactions"] == TRANSACTIONS
     assert account["state"] == "agrees"
+
+
+async def test_the_sensor_s_key_is_replaced_while_files_flow(
+    hub: Hub, broker: Broker, pki: Pki, drop: Path, tmp_path: Path
+) -> None:
+    """The next key waits, is entered beside the one in use, taken over, and the one before is ended."""
+    (tmp_path / "agent").mkdir()
+    server = Server(tmp_path / "sshd", drop, ACCOUNT, [], rsync=False)
+    config = agent_config(tmp_path / "agent", server, pki.ca_held.certificate, window=1)
+    entered = tmp_path / "sshd" / "drop_keys" / server.user
+    old = agent("identity", "ssh-key", "--config", config).stdout
+    entered.write_text(old)
+    server.start()
+    write_pcap(tmp_path / "up.pcap", generate(TRANSACTIONS, 3, 1_790_000_000.0).frames)
+    sending = asyncio.create_task(
+        asyncio.to_thread(agent, "replay", tmp_path / "up.pcap", "--config", config, "--send")
+    )
+    await until_raw(broker, 1)
+    made = json.loads(agent("identity", "ssh-key", "--next", "--json", "--config", config).stdout)
+    assert signed_by(old, made["public"], made["signature"], tmp_path)
+    again = json.loads(agent("identity", "ssh-key", "--next", "--json", "--config", config).stdout)
+    assert (again["changed"], again["public"]) == (False, made["public"]), "one waits until it is taken"
+
+    before = len(await broker.raw())
+    await until_raw(broker, before + 2)
+    assert fingerprints(config) == (fingerprint(old), made["fingerprint"]), "not before it is entered"
+    entered.write_text(f"{old}{made['public']}\n")
+    async with asyncio.timeout(20):
+        while fingerprints(config) != (made["fingerprint"], None):  # noqa: ASYNC110
+            await asyncio.sleep(0.1)
+    entered.write_text(f"{made['public']}\n")
+    assert not sending.done(), "files flowed all the time"
+    done = await sending
+    server.stop()
+    assert done.returncode == 0, done.stderr
+    assert "the next SSH key waits" in done.stderr
+    assert "refused by" not in done.stderr
+    raw = await broker.raw()
+    assert sum(message.number(HEADER_TRANSACTIONS) or 0 for message in raw) == TRANSACTIONS
+    assert len({message.data for message in raw}) == len(raw)
+
+
+def fingerprint(public: str) -> str:
+    """As ssh-keygen shows it."""
+    command = [found("ssh-keygen"), "-l", "-f", "-"]
+    return subprocess.run(command, input=public, capture_output=True, text=True, check=True).stdout.split()[1]
+
+
+def fingerprints(config: Path) -> tuple[str, str | None]:
+    """Of the key that an agent uses, and of the one that waits."""
+    shown = json.loads(agent("identity", "ssh-key", "--json", "--config", config).stdout)
+    return shown["fingerprint"], shown["next"]
+
+
+def signed_by(old: str, line: str, signature: str, directory: Path) -> bool:
+    """Whether OpenSSH itself takes the signature under a next key, as the playbook rotate_keys asks it."""
+    (directory / "allowed").write_text(f"me {old}")
+    (directory / "signature").write_text(signature)
+    command = [found("ssh-keygen"), "-Y", "verify", "-f", str(directory / "allowed"), "-I", "me"]
+    command += ["-n", "sie-drop-key", "-s", str(directory / "signature")]
+    wrong = subprocess.run(command, input=f"{line}.\n", capture_output=True, text=True, check=False)
+    right = subprocess.run(command, input=f"{line}\n", capture_output=True, text=True, check=False)
+    return right.returncode == 0 and wrong.returncode != 0
+
+
+async def test_a_sensor_comes_with_its_next_key_where_the_one_before_has_been_ended(
+    hub: Hub, broker: Broker, pki: Pki, drop: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "agent").mkdir()
+    server = Server(tmp_path / "sshd", drop, ACCOUNT, [], rsync=False)
+    config = agent_config(tmp_path / "agent", server, pki.ca_held.certificate)
+    made = json.loads(agent("identity", "ssh-key", "--next", "--json", "--config", config).stdout)
+    (tmp_path / "sshd" / "drop_keys" / server.user).write_text(f"{made['public']}\n")
+    server.start()
+    write_pcap(tmp_path / "up.pcap", generate(10, 3, 1_790_000_000.0).frames)
+    done = await asyncio.to_thread(agent, "replay", tmp_path / "up.pcap", "--config", config, "--send")
+    server.stop()
+    assert done.returncode == 0, done.stderr
+    assert fingerprints(config) == (made["fingerprint"], None)
 
 
 async def test_a_key_that_is_not_entered_is_refused_with_what_to_do(

@@ -5,7 +5,7 @@ docs/reference/hub.md says how the drop is laid out. The server is a stock OpenS
 
 import json
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final, cast
@@ -42,15 +42,19 @@ def file_name(stream: int, sequence: int, transactions: int) -> str:
 class Drop:
     """An open connection to the drop. Not for several threads at a time, but for `close`.
 
-    Raises Refused or Ended, OSError, EOFError or paramiko.SSHException.
+    The keys are offered in their order, on one connection. Raises Refused or Ended, OSError, EOFError or
+    paramiko.SSHException.
     """
 
-    def __init__(self, address: DropAddress, key: SshKey, known_hosts: Path, channel: int) -> None:
+    key: SshKey
+    """The one that the hub took."""
+
+    def __init__(self, address: DropAddress, keys: Sequence[SshKey], known_hosts: Path, channel: int) -> None:
         self._up = "/up"
         self._channel = f"{self._up}/ch{channel}"
         self._client = paramiko.SSHClient()
         try:
-            self._sftp = self._opened(address, key, known_hosts)
+            self._sftp = self._opened(address, keys, known_hosts)
         except BaseException:
             self._client.close()
             raise
@@ -103,19 +107,20 @@ class Drop:
         with suppress(OSError):
             cast(Any, self._sftp)._request(CMD_EXTENDED, FSYNC, file.handle)
 
-    def _opened(self, address: DropAddress, key: SshKey, known_hosts: Path) -> paramiko.SFTPClient:
+    def _opened(self, address: DropAddress, keys: Sequence[SshKey], known_hosts: Path) -> paramiko.SFTPClient:
         client = self._client
         client.set_missing_host_key_policy(paramiko.RejectPolicy())
         try:
             client.load_host_keys(str(known_hosts))
         except OSError as wrong:
             raise Refused(f"{known_hosts} cannot be used to check the hub: {wrong.strerror}") from None
+        self.key, *others = keys
         try:
             client.connect(
                 address.host,
                 address.port,
                 address.account,
-                pkey=paramiko.Ed25519Key.from_private_key_file(str(key.path)),
+                pkey=_private(self.key),
                 timeout=OPEN_TIMEOUT,
                 banner_timeout=OPEN_TIMEOUT,
                 auth_timeout=OPEN_TIMEOUT,
@@ -129,10 +134,7 @@ class Drop:
                 "for it: ask the hub's operator, and do not go on before"
             ) from None
         except paramiko.AuthenticationException:
-            raise Refused(
-                f"the hub does not take the SSH key {key.fingerprint} for {address.account}: give its "
-                "operator what `sie-agent identity ssh-key` prints"
-            ) from None
+            self.key = self._authenticated(address.account, self.key, others)
         except paramiko.SSHException as wrong:
             if "not found in known_hosts" in str(wrong):
                 raise Refused(
@@ -147,3 +149,24 @@ class Drop:
         with suppress(OSError):
             sftp.mkdir(self._channel)  # it is there already, but at a channel's beginning
         return sftp
+
+    def _authenticated(self, account: str, refused: SshKey, others: Sequence[SshKey]) -> SshKey:
+        """The first of the other keys that the hub takes, on the connection that is open."""
+        transport = self._client.get_transport()
+        for key in others:
+            if transport is None or not transport.is_active():
+                break
+            try:
+                transport.auth_publickey(account, _private(key))
+            except paramiko.AuthenticationException:
+                refused = key
+            else:
+                return key
+        raise Refused(
+            f"the hub does not take the SSH key {refused.fingerprint} for {account}: give its operator what "
+            "`sie-agent identity ssh-key` prints"
+        )
+
+
+def _private(key: SshKey) -> paramiko.PKey:
+    return paramiko.Ed25519Key.from_private_key_file(str(key.path))

@@ -1,8 +1,10 @@
 """The uplink where an estate lets only SSH out: the same loop of attempts and pauses, into the hub's drop."""
 
+import asyncio
 import logging
 import socket
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 
 import paramiko
 
@@ -13,7 +15,7 @@ from sie_agent.drop_session import DropSession
 from sie_agent.identity_files import IdentityFilesError
 from sie_agent.refusal import Ended, Failure, Refused, explain
 from sie_agent.spool import Spool
-from sie_agent.ssh_key import SshKey, ssh_key
+from sie_agent.ssh_key import SshKey, next_ssh_key, ssh_key, take_next_ssh_key
 from sie_agent.uplink import Uplink
 from sie_core.trampoline import printable
 
@@ -32,6 +34,8 @@ class DropUplink(Uplink):
     ) -> None:
         super().__init__(config, spool, accounts, progressed)
         self._key: SshKey | None = None
+        self._next: SshKey | None = None
+        self._told: str | None = None  # the next key of which was said that the hub does not take it yet
 
     def _ways(self) -> tuple[str, ...]:
         return (str(self._config.drop),)
@@ -40,6 +44,7 @@ class DropUplink(Uplink):
         known = self._key
         try:
             self._key = ssh_key(self._config.identity_directory)
+            self._next = next_ssh_key(self._config.identity_directory)
         except IdentityFilesError as error:
             self._without_identity(str(error))
             return False
@@ -49,21 +54,57 @@ class DropUplink(Uplink):
 
     async def _attempt(self, way: str) -> None:
         self._begin(way)
-        config = self._config
-        assert config.drop is not None
-        assert self._key is not None
         drop: Drop | None = None
+        offering: asyncio.Task[None] | None = None
         try:
-            drop = await apart(Drop, config.drop, self._key, config.known_hosts, config.channel)
+            assert self._key is not None
+            # The next key comes first: a hub that has it may have ended the one before.
+            drop = await self._open([key for key in (self._next, self._key) if key is not None])
+            if drop.key == self._next:
+                await self._take_next()
+            config = self._config
             session = DropSession(
                 drop, self._spool, self, window=config.window, window_bytes=config.window_bytes
             )
+            offering = asyncio.create_task(self._offer())
             await self._carry(session)
         except (Refused, Ended, paramiko.SSHException, EOFError, OSError) as error:
             self._failed(_why(error))
         finally:
+            if offering is not None:
+                offering.cancel()
             if drop is not None:
                 drop.close()
+
+    async def _open(self, keys: list[SshKey]) -> Drop:
+        config = self._config
+        assert config.drop is not None
+        return await apart(Drop, config.drop, keys, config.known_hosts, config.channel)
+
+    async def _offer(self) -> None:
+        """While a session goes on: offer a key that waits beside it, until the hub takes it."""
+        while True:
+            await asyncio.sleep(self._config.retry_max)
+            with suppress(IdentityFilesError):  # said by whoever needs the file, at the next connection
+                self._next = next_ssh_key(self._config.identity_directory)
+            if self._next is None:
+                continue
+            try:
+                drop = await self._open([self._next])
+            except (Refused, Ended, paramiko.SSHException, EOFError, OSError) as error:
+                if self._told != self._next.public:
+                    self._told = self._next.public
+                    _log.info("the next SSH key waits: %s", _why(error).text)
+                continue
+            drop.close()
+            await self._take_next()
+            await self._leave("to come back with another SSH key")
+            return
+
+    async def _take_next(self) -> None:
+        self._key = await asyncio.to_thread(take_next_ssh_key, self._config.identity_directory)
+        self._next = None
+        _log.info("the hub takes the SSH key %s: the one before can be ended there", self._key.fingerprint)
 
 
 def _why(error: Exception) -> Failure:

@@ -26,7 +26,7 @@ from sie_agent.config import AgentConfig, load_config
 from sie_agent.errors import UsageError
 from sie_agent.est import EnrolmentFailed, ca_certs, simple_enroll, simple_reenroll
 from sie_agent.identity_files import IdentityFiles, Standing, check_own, fits, load_authorities
-from sie_agent.ssh_key import ssh_key
+from sie_agent.ssh_key import make_next_ssh_key, next_ssh_key, ssh_key
 from sie_core import identity
 from sie_core.errors import IdentityRefused
 from sie_core.identity import Identity, PrivateKey, Random
@@ -225,6 +225,12 @@ def configure(_command: str, parser: argparse.ArgumentParser) -> None:
         help="print the public half of this sensor's SSH key, for an uplink by files; makes the key if there "
         "is none",
     )
+    keying.add_argument(
+        "--next",
+        action="store_true",
+        help="make the key that is to follow, and print its public half signed by the one in use; a running "
+        "agent goes over to it as soon as the hub takes it",
+    )
     keying.set_defaults(run=_ssh_key)
     for verb in (enrolling, renewing, requesting, installing, showing, keying):
         add_config_argument(verb)
@@ -245,10 +251,25 @@ def _enrol(arguments: argparse.Namespace) -> int:
 
 def _ssh_key(arguments: argparse.Namespace) -> int:
     config = load_config(arguments.config)
-    key = ssh_key(config.identity_directory)
-    line = f"{key.public} {config.participant}/{config.sensor}"
-    document = {"public": line, "fingerprint": key.fingerprint}
-    print(json.dumps(document) if arguments.json else line)
+    who = f"{config.participant}/{config.sensor}"
+    if arguments.next:
+        made = make_next_ssh_key(config.identity_directory, who)
+        document: dict[str, Any] = {
+            "changed": made.changed,
+            "public": made.line,
+            "fingerprint": made.key.fingerprint,
+            "signature": made.signature,
+        }
+        text = f"{made.line}\n{made.signature}"
+    else:
+        key, following = ssh_key(config.identity_directory), next_ssh_key(config.identity_directory)
+        text = f"{key.public} {who}\n"
+        document = {
+            "public": text.rstrip(),
+            "fingerprint": key.fingerprint,
+            "next": None if following is None else following.fingerprint,
+        }
+    print(json.dumps(document) if arguments.json else text, end="\n" if arguments.json else "")
     return EXIT_OK
 
 
