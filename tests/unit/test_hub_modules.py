@@ -110,7 +110,8 @@ def test_a_sensor_is_revoked_and_admitted_again(participant: Run, hub: Path) -> 
     assert (done["changed"], done["participant"]["sensors"]["ns1"]["revoked"]) == (True, gone["reason"])
     assert written(hub)["sensors"]["ns1"]["revoked"]["reason"] == gone["reason"]
     assert not participant(sensors=[gone])["changed"]
-    assert participant(sensors=[{"name": "ns1"}])["changed"]
+    assert not participant(sensors=[{"name": "ns1"}])["changed"]  # what was revoked for a reason stays so
+    assert participant(sensors=[{"name": "ns1", "state": "reinstated"}])["changed"]
     assert written(hub)["sensors"]["ns1"] == {"channels": [202], "source": source}
 
 

@@ -63,9 +63,10 @@ options:
         elements: int
         default: [202]
       state:
-        description: V(present) lets a sensor send, also one that was revoked; V(revoked) takes nothing from it any more and ends its sessions.
+        description: V(present) makes a sensor exist and leaves a revocation in force; V(reinstated) undoes one; V(revoked) takes
+          nothing from it any more and ends its sessions.
         type: str
-        choices: [present, revoked]
+        choices: [present, reinstated, revoked]
         default: present
       reason:
         description: Why it is revoked; both sides read it.
@@ -198,11 +199,14 @@ class Participant:
         self.known["agreement"] = dict({"terminated": None}, **agreement)
 
     def admit(self, sensor, channels):
-        """Make a sensor exist with these channels, in good standing."""
+        """Make a sensor exist with these channels; if it is revoked it stays so."""
         words = [part for channel in channels for part in ("--channel", str(channel))]
         answer = self._change("sensor", "set", sensor, *words)
-        entry = self.known["sensors"].setdefault(sensor, {"revoked": None})
-        entry["channels"] = answer["channels"]
+        self.known["sensors"].setdefault(sensor, {"revoked": None})["channels"] = answer["channels"]
+
+    def reinstate(self, sensor):
+        """Undo the revocation of a sensor, if there is one."""
+        entry = self.known["sensors"][sensor]
         if entry["revoked"] is not None:
             self._change("sensor", "reinstate", sensor)
             entry["revoked"] = None
@@ -266,10 +270,12 @@ def apply(participant, params):
         return
     participant.agree(params["signed"], params["term_days"], params["renews"], params["terminated"])
     for sensor in params["sensors"]:
-        if sensor["state"] == "present":
-            participant.admit(sensor["name"], sensor["channels"])
-        else:
+        if sensor["state"] == "revoked":
             participant.revoke("sensors", sensor["name"], sensor["reason"])
+            continue
+        participant.admit(sensor["name"], sensor["channels"])
+        if sensor["state"] == "reinstated":
+            participant.reinstate(sensor["name"])
     for reader in params["readers"]:
         if reader["state"] == "present":
             participant.let_read(reader["name"], reader["key_id"], reader["sha256"])
@@ -299,7 +305,7 @@ def main():
                 options=dict(
                     name=dict(type="str", required=True),
                     channels=dict(type="list", elements="int", default=[202]),
-                    state=dict(type="str", choices=["present", "revoked"], default="present"),
+                    state=dict(type="str", choices=["present", "reinstated", "revoked"], default="present"),
                     reason=dict(type="str"),
                 ),
                 required_if=[("state", "revoked", ["reason"])],

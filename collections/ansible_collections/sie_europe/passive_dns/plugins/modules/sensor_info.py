@@ -87,6 +87,13 @@ uplink:
     last_error: null
     sessions: 1
     in_flight: 0
+renewal:
+  description:
+    - Which certificate the running agent shows, and what renewing it came to since the start; none if the status is not known.
+    - C(not_after) is in seconds since 1970.
+  type: dict
+  returned: success
+  sample: {serial: 3fa9c1, not_after: 1780000000.0, renewed: 1, refused: 0, failed: 0, last_error: null}
 spool:
   description: What waits on disk for the hub; none if the status is not known.
   type: dict
@@ -130,6 +137,7 @@ from ansible_collections.sie_europe.passive_dns.plugins.module_utils import _pro
 
 # Of the status document only what is named here is passed on, so that nothing new slips out with it.
 UPLINK = ("state", "hub", "last_error", "attempts", "sessions", "refusals", "failures", "stream_conflicts")
+RENEWAL = ("serial", "not_after", "renewed", "refused", "failed", "last_error")
 SPOOL = ("stream", "pending_containers", "pending_octets")
 ACCOUNTING = ("captured", "acknowledged", "pending", "trimmed", "trimmed_by", "lost", "kernel_drops")
 SOURCE = ("interface", "up", "failures", "kernel_drops", "last_error")
@@ -145,6 +153,7 @@ def described(status):
     return dict(
         running=status["running"],
         uplink=dict(some(status["uplink"], UPLINK), in_flight=status["in_flight"]),
+        renewal=some(status["identity"], RENEWAL),
         spool=some(status, SPOOL),
         accounting=some(status, ACCOUNTING),
         sources=[some(source, SOURCE) for source in status["sources"]],
@@ -172,6 +181,7 @@ def info(agent):
         running=False,
         identity=None,
         uplink=None,
+        renewal=None,
         spool=None,
         accounting=None,
         sources=[],
