@@ -18,7 +18,7 @@ PYTHON_SOURCES := core/python core/tests core/fuzz agent/src agent/tests hub/src
 
 .PHONY: help
 help: ## list the commands
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 # ---- setting up ------------------------------------------------------------------------------------------------
 
@@ -74,8 +74,12 @@ bundle: develop ## the releases that roles install, offline, under $(CACHE)
 	@$(BIN)/python molecule/release/build.py
 
 .PHONY: bench
-bench: develop ## measure the sensor beside its peers, of which those count that are found (root: live capture too)
+bench: develop ## measure the sensor beside its peers, of which those count that are found (root: live capture too); then delivery
 	@$(BIN)/python -m tests.bench
+
+.PHONY: bench-trampoline
+bench-trampoline: develop ## measure delivery alone: a spool to a hub, and 500 sensors to one (no root)
+	@$(BIN)/python -m tests.bench trampoline
 
 # ---- checks ------------------------------------------------------------------------------------------------------
 

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from tests.bench import live, report
+from tests.bench import live, report, trampoline
 from tests.bench.cache import Capture, cache_folder, capture
 from tests.bench.measure import Usage, run
 from tests.bench.outputs import compared, read_by_nmsgtool, written
@@ -33,6 +33,10 @@ from tests.bench.tools import (
 
 START_UPS: Final = 3
 
+SENSOR_PART: Final = "sensor"
+TRAMPOLINE_PART: Final = "trampoline"
+PARTS: Final = (SENSOR_PART, TRAMPOLINE_PART)
+
 EXIT_OK: Final = 0
 EXIT_UNTRUE: Final = 1
 
@@ -46,32 +50,36 @@ def main() -> int:
     out: Path = arguments.out or cache_folder() / "results"
     out.mkdir(parents=True, exist_ok=True)
     _say(f"a capture of {arguments.packets} packets, seed {arguments.seed}")
-    rows = _measured(arguments, [*sensors(), *([] if arguments.no_peers else peers())])
-    bars = judged(rows)
-    live_results: dict[str, Any] = {}
-    if not arguments.no_live:
-        live_results, live_bars = live.measured(capture(arguments.packets, arguments.seed), _say)
-        bars += live_bars
-    facts = {
+    whole = capture(arguments.packets, arguments.seed)
+    rows: list[Row] = []
+    bars: list[Bar] = []
+    facts: dict[str, Any] = {
         "packets": arguments.packets,
         "seed": arguments.seed,
         "runs": arguments.runs,
-        "live": live_results,
     }
+    if arguments.part in (SENSOR_PART, None):
+        rows = _measured(arguments, [*sensors(), *([] if arguments.no_peers else peers())])
+        bars += judged(rows)
+        if not arguments.no_live:
+            facts["live"], live_bars = live.measured(whole, _say)
+            bars += live_bars
+    if arguments.part in (TRAMPOLINE_PART, None):
+        facts["trampoline"], trampoline_bars = trampoline.measured(whole, _say)
+        bars += trampoline_bars
     measured = report.document(rows, bars, facts)
     (out / "benchmark.json").write_text(json.dumps(measured, indent=1) + "\n")
-    (out / "benchmark.svg").write_text(report.plot(rows, measured))
+    if rows:
+        (out / "benchmark.svg").write_text(report.plot(rows, measured))
     (out / "tables.md").write_text(report.markdown(measured, NMSGTOOL_ZLIB))
     print(report.text(rows, bars, NMSGTOOL_ZLIB))
-    print(
-        f"\n{measured['machine']}; commit {measured['commit']}; "
-        f"{out}/benchmark.json, benchmark.svg, tables.md"
-    )
+    print(f"\n{measured['machine']}; commit {measured['commit']}; results in {out}")
     return EXIT_UNTRUE if any(bar.is_truth and bar.met is False for bar in bars) else EXIT_OK
 
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m tests.bench", description=__doc__)
+    parser.add_argument("part", nargs="?", choices=PARTS, help="what to measure (default: everything)")
     parser.add_argument("--packets", type=int, default=int(os.environ.get("BENCH_PACKETS", 1_000_000)))
     parser.add_argument("--runs", type=int, default=int(os.environ.get("BENCH_RUNS", 5)))
     parser.add_argument("--seed", type=int, default=1)

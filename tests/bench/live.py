@@ -24,6 +24,7 @@ from typing import Any, Final
 
 from tests.bench.cache import Capture, cache_folder
 from tests.bench.measure import Failed
+from tests.bench.process import cpu_of, resident_of, until_settled
 from tests.bench.report import MEBIBYTE, Bar, at_most
 from tests.bench.sender import Sent
 from tests.bench.tools import AGENT
@@ -49,10 +50,6 @@ QUIET_SECONDS: Final = 1.5
 """Longer than a container waits: afterwards the numbers stand still."""
 
 POLL: Final = 0.1
-
-SETTLED_SECONDS: Final = 2.0
-SETTLED_CPU: Final = 0.011
-"""Of a core, below which an agent that has nothing to do is called settled: one tick of 10 ms a second."""
 
 _ACTUAL: Final = re.compile(r"Actual: (\d+) packets .* sent in ([\d.]+) seconds")
 
@@ -209,13 +206,13 @@ def _run(namespace: str, folder: Path, capture: Capture, send: Send) -> Live:
         try:
             ask = [*inside, str(AGENT), "status", "--json", "--config", str(config)]
             _until(lambda: all(source["up"] for source in _status(ask)["sources"]), folder / "log")
-            _until_settled(agent.pid)
-            before = _cpu(agent.pid)
+            until_settled(agent.pid)
+            before = cpu_of(agent.pid)
             sent = send(inside, capture.pcap)
-            used = _cpu(agent.pid) - before
+            used = cpu_of(agent.pid) - before
             time.sleep(QUIET_SECONDS)
             status = _status(ask)
-            resident = _resident(agent.pid)
+            resident = resident_of(agent.pid)
             stopped = time.monotonic()
             agent.send_signal(signal.SIGTERM)
             code = agent.wait(timeout=30)
@@ -282,31 +279,6 @@ def _until(condition: Callable[[], bool], log: Path) -> None:
         if time.monotonic() > end:
             raise Failed(f"the agent does not listen after {START_SECONDS:.0f} s: {log.read_text()[-500:]}")
         time.sleep(POLL)
-
-
-def _until_settled(process: int) -> None:
-    """Wait until a process has done what it does after its start, which is no part of what is measured."""
-    end = time.monotonic() + START_SECONDS
-    used = _cpu(process)
-    while time.monotonic() < end:
-        time.sleep(SETTLED_SECONDS)
-        before, used = used, _cpu(process)
-        if used - before < SETTLED_CPU * SETTLED_SECONDS:
-            return
-
-
-def _cpu(process: int) -> float:
-    """Seconds that a process and its threads have used, from /proc/PID/stat (proc(5))."""
-    fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-
-
-def _resident(process: int) -> int:
-    """The largest resident size so far, in octets."""
-    for line in Path(f"/proc/{process}/status").read_text().splitlines():
-        if line.startswith("VmHWM:"):
-            return int(line.split()[1]) * 1024
-    raise Failed(f"process {process} has no VmHWM")
 
 
 def _call(*words: str) -> None:

@@ -93,6 +93,10 @@ def at_most(promise: str, value: float | None, most: float) -> Bar:
 
 def text(rows: Sequence[Row], bars: Sequence[Bar], baseline: str) -> str:
     """The table."""
+    return "\n".join([*(_table(rows, baseline) if rows else []), *_judgements(bars)])
+
+
+def _table(rows: Sequence[Row], baseline: str) -> list[str]:
     base = next((row for row in rows if row.tool == baseline), None)
     lines = [
         f"{'':40}{'CPU s / 10^6 packets':>26}{'of':>8}{'start':>7}{'RSS':>6}{'output':>13}"
@@ -111,9 +115,12 @@ def text(rows: Sequence[Row], bars: Sequence[Bar], baseline: str) -> str:
             f"{row.tool:40}{f'{row.cpu:.2f} [{least:.2f} - {most:.2f}]':>26}{ratio:>8}{row.start_up:>7.2f}"
             f"{row.resident / MEBIBYTE:>6.0f}{row.octets or '-':>13}{each:>7}{found:>9}{total:>9}"
         )
-    lines += ["", f"{'bar':84}{'measured':>20}  "]
-    lines += [f"{bar.promise:84}{bar.value:>20}  {bar.verdict}" for bar in bars]
-    return "\n".join(lines)
+    return [*lines, ""]
+
+
+def _judgements(bars: Sequence[Bar]) -> list[str]:
+    lines = [f"{bar.promise:84}{bar.value:>20}  {bar.verdict}" for bar in bars]
+    return [f"{'bar':84}{'measured':>20}  ", *lines]
 
 
 def _short(name: str) -> str:
@@ -154,7 +161,7 @@ def markdown(measured: dict[str, Any], baseline: str) -> str:
     """The tables of docs/reference/benchmark.md, from what `document` made."""
     tools = measured["tools"]
     base = next((tool["cpu_per_million"] for tool in tools if tool["tool"] == baseline), None)
-    lines = [
+    table = [
         f"| tool | CPU s per million packets, median (least to most) | of `{baseline}` | start, s | MiB "
         "| octets | a transaction | found of the truth | not in the truth |",
         "|---|--:|--:|--:|--:|--:|--:|--:|--:|",
@@ -165,12 +172,13 @@ def markdown(measured: dict[str, Any], baseline: str) -> str:
         each = tool["octets_per_transaction"]
         found = "-" if tool["found"] is None else f"{tool['found']:,} of {tool['truth']:,}"
         surplus = "-" if tool["not_in_truth"] is None else f"{tool['not_in_truth']:,}"
-        lines.append(
+        table.append(
             f"| {tool['tool']} | {cpu:.2f} ({least:.2f} to {most:.2f}) | {ratio} | {tool['start_up']:.2f} "
             f"| {tool['resident'] / MEBIBYTE:.0f} | {tool['octets'] or 0:,} "
             f"| {'-' if each is None else f'{each:.0f}'} | {found} | {surplus} |"
         )
-    lines += ["", "| bar | measured | |", "|---|--:|---|"]
+    lines = [*table, ""] if tools else []
+    lines += ["| bar | measured | |", "|---|--:|---|"]
     lines += [f"| {bar['promise']} | {bar['value']} | {bar['verdict']} |" for bar in measured["bars"]]
     return "\n".join(lines) + "\n"
 

@@ -17,7 +17,7 @@ from scapy.packet import Packet
 from scapy.utils import PcapReader, checksum
 
 from tests.bench import __main__ as bench
-from tests.bench import dnstap, sender
+from tests.bench import dnstap, sender, trampoline
 from tests.bench.cache import Capture, capture
 from tests.bench.generator import generate
 from tests.bench.measure import Failed, Usage, run
@@ -95,7 +95,9 @@ def test_a_small_run_measures_the_sensor(
 ) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(generated.folder.parents[2]))
     capture_words = ["--packets", str(PACKETS), "--seed", str(SEED), "--out", str(tmp_path)]
-    monkeypatch.setattr("sys.argv", ["bench", "--runs", "1", "--no-peers", "--no-live", *capture_words])
+    monkeypatch.setattr(
+        "sys.argv", ["bench", "sensor", "--runs", "1", "--no-peers", "--no-live", *capture_words]
+    )
     assert bench.main() == 0
     measured = json.loads((tmp_path / "benchmark.json").read_text())
     assert len(measured["tools"]) == 5
@@ -106,6 +108,25 @@ def test_a_small_run_measures_the_sensor(
     assert "sie-agent --compatible" in capsys.readouterr().out
     assert "| sie-agent --compatible |" in (tmp_path / "tables.md").read_text()
     assert (tmp_path / "benchmark.svg").read_text().lstrip().startswith("<svg ")
+
+
+def test_a_small_delivery_is_measured(
+    generated: Capture, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    (tmp_path / "sie-fleet" / "bench").mkdir(parents=True)
+    monkeypatch.setattr(trampoline, "WARM_UP", 1)
+    results, bars = trampoline.measured(generated, print, transactions=5000, sensors=10, seconds=2)
+    verdicts = {bar.promise: bar.met for bar in bars if bar.is_truth}
+    assert verdicts == {
+        "delivery: every transaction acknowledged, every container stored once": True,
+        "delivery, 10 sensors: every container acknowledged, and stored once": True,
+    }
+    assert results["one"]["transactions"] >= 5000
+    assert min(results["one"][f"{who}_cpu"] for who in ("agent", "ingest", "nats")) > 0
+    assert results["many"]["put"] == 20
+    assert 0 < results["many"]["p50"] <= results["many"]["p99"]
+    assert not list((tmp_path / "sie-fleet" / "bench").iterdir())
 
 
 def test_the_sender_points_the_kernel_to_every_packet(generated: Capture, packets: list[Packet]) -> None:

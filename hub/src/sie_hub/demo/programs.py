@@ -57,6 +57,10 @@ class Programs:
                 start_new_session=True,  # so that Ctrl-C reaches us alone, and we end them in order
             )
 
+    def process(self, name: str) -> int:
+        """The id of a program's process."""
+        return self._running[name].pid
+
     def await_listening(self, name: str, port: int) -> None:
         """Wait until a program takes connections. Raises DemoFailed."""
         self.await_true(name, f"listen on port {port}", lambda: _listens(port), START_TIMEOUT)
