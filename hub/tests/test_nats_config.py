@@ -10,7 +10,8 @@ from nats.js.api import ConsumerConfig, DeliverPolicy
 
 from sie_hub.follow import Follower
 from sie_hub.nats_config import USERS, render
-from sie_hub.nats_link import Link, Unavailable
+from sie_hub.nats_errors import Unavailable
+from sie_hub.nats_link import Link
 from sie_hub.streams import POSITION, RAW, SIE, SIE_DEDUPLICATED, Source
 
 from .broker import Broker

@@ -2,8 +2,8 @@
 
 A `Link` outlives the server: it connects again for as long as the unit runs, and nothing is buffered while
 it is down, because a message that is sent late would come after its own repetition. Every failure of a
-request is one of two: `Unavailable`, where nobody knows whether the server has acted on it, and `Fenced`,
-where it surely has not, because another writer was there before.
+request is one of two of `sie_hub.nats_errors`: `Unavailable`, where nobody knows whether the server has acted
+on it, and `Fenced`, where it surely has not, because another writer was there before.
 """
 
 import asyncio
@@ -24,25 +24,17 @@ from sie_core.settings import Config
 from sie_hub import log
 from sie_hub.config import credential, read_secret
 from sie_hub.nats_config import inbox_prefix
+from sie_hub.nats_errors import Unavailable, refusal
+from sie_hub.publisher import Publisher
 
 REQUEST_TIMEOUT: Final = 5.0  # seconds: some 20 times the slowest write of 1 MiB measured with full syncing
 RECONNECT_WAIT: Final = 0.25  # seconds between two attempts: the server itself is back within one or two
 RETRY_WAIT: Final = 0.1  # seconds before a request is repeated on a link that is up
 SERVER_PING: Final = 5  # seconds between pings of a silent server; three unanswered ones and it is gone
 
-_WRONG_LAST_SEQUENCE: Final = {10071, 10164}  # JetStream error codes: JSStreamWrongLastSequence…
-
 _log = logging.getLogger(__name__)
 
 T = TypeVar("T")
-
-
-class Unavailable(Exception):
-    """nats-server did not answer, or could not do what was asked now. It may or may not have been done."""
-
-
-class Fenced(Exception):
-    """Nothing was written: the last sequence was another than expected, so somebody else has written."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,8 +78,9 @@ class Link:
         self._password = password
         self._on_lost = on_lost
         self._client = Client()
+        self._publisher = Publisher(self._client, REQUEST_TIMEOUT)
         self._up = asyncio.Event()
-        self._cut: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._asking: set[asyncio.Future[Any]] = set()
         self._closing = False
         self._complaint: str | None = None
 
@@ -123,6 +116,7 @@ class Link:
             reconnected_cb=self._on_reconnected,
             closed_cb=self._on_closed,
         )
+        await self._publisher.start()
         self._mark_up()
         log.event(_log, logging.INFO, "connected to nats-server", url=self._url, user=self.user)
 
@@ -141,8 +135,7 @@ class Link:
 
         Raises `Fenced` or `Unavailable`.
         """
-        ack = await self._ask(self.jetstream.publish(subject, data, headers=dict(headers)))
-        return int(ack.seq)
+        return await self._publisher.publish(subject, data, headers)
 
     async def last_message(self, stream: str, subject: str) -> StoredMessage | None:
         """The last message of a subject, or None when there is none. Raises `Unavailable`."""
@@ -183,33 +176,31 @@ class Link:
     async def _ask(self, request: Coroutine[Any, Any, T]) -> T:
         """Await a request of the library, but no longer than the connection lives."""
         asking = asyncio.ensure_future(request)
+        self._asking.add(asking)
         try:
-            either: set[asyncio.Future[Any]] = {asking, self._cut}
-            await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
-            if not asking.done():
+            await asyncio.wait({asking})
+            if asking.cancelled():
                 raise Unavailable("the connection to nats-server was lost while a request was under way")
             return asking.result()
         except nats.js.errors.NotFoundError:
             raise
         except nats.js.errors.APIError as error:
-            if error.err_code in _WRONG_LAST_SEQUENCE:
-                raise Fenced(error.description or "wrong last sequence") from None
-            raise Unavailable(f"nats-server refused: {error.description} (code {error.err_code})") from None
+            raise refusal({"description": error.description, "err_code": error.err_code}) from None
         except (TimeoutError, nats.errors.Error, OSError, json.JSONDecodeError) as error:
             raise Unavailable(f"nats-server did not answer: {type(error).__name__}") from None
         finally:
+            self._asking.discard(asking)
             asking.cancel()
 
     def _mark_up(self) -> None:
         self._complaint = None
-        if self._cut.done():
-            self._cut = asyncio.get_running_loop().create_future()
         self._up.set()
 
     def _mark_down(self) -> None:
         self._up.clear()
-        if not self._cut.done():
-            self._cut.set_result(None)
+        for asking in self._asking:
+            asking.cancel()
+        self._publisher.give_up()
 
     async def _on_error(self, error: Exception) -> None:
         complaint = str(error) or type(error).__name__

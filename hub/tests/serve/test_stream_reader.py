@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from sie_hub.nats_link import Link, Unavailable
+from sie_hub.nats_errors import Unavailable
+from sie_hub.nats_link import Link
 from sie_hub.serve.row_binary import Reader
 from sie_hub.serve.schema import open_store
 from sie_hub.streams import SIE, SIE_DEDUPLICATED

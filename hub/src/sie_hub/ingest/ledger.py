@@ -16,7 +16,8 @@ from typing import Any, Final
 
 from sie_core.trampoline import LossCounter
 from sie_hub.ingest.store import standing_in
-from sie_hub.nats_link import Link, StoredMessage, Unavailable
+from sie_hub.nats_errors import Unavailable
+from sie_hub.nats_link import Link, StoredMessage
 from sie_hub.registry import Participant
 from sie_hub.streams import LEDGER, LEDGER_SUBJECTS, POSITION, POSITION_SUBJECTS, Source
 

@@ -15,15 +15,8 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Final, NamedTuple
 
-from sie_hub.nats_link import (
-    RETRY_WAIT,
-    Fenced,
-    Link,
-    StoredMessage,
-    Unavailable,
-    expect_last_of_subject,
-    name_once,
-)
+from sie_hub.nats_errors import Fenced, Unavailable
+from sie_hub.nats_link import RETRY_WAIT, Link, StoredMessage, expect_last_of_subject, name_once
 from sie_hub.streams import (
     FILES,
     HEADER_CODEC,

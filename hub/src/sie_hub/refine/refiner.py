@@ -14,7 +14,8 @@ from typing import Final
 
 from sie_hub import log
 from sie_hub.follow import Followed, Follower
-from sie_hub.nats_link import RETRY_WAIT, Fenced, Link, StoredMessage, Unavailable, expect_last_of_stream
+from sie_hub.nats_errors import Fenced, Unavailable
+from sie_hub.nats_link import RETRY_WAIT, Link, StoredMessage, expect_last_of_stream
 from sie_hub.refine.metrics import Metrics
 from sie_hub.refine.window import Output, Window
 from sie_hub.streams import (
