@@ -30,7 +30,9 @@ HUB_ADDRESSES: Final = ("192.0.2.10", "198.51.100.10")
 RESOLVER: Final = ("192.0.2.53", "2001:db8::53")
 SIGNED: Final = "2026-01-01"
 UNITS: Final = ("enrol", "ingest")
-TIMEOUT: Final = 30.0
+CA: Final = "/etc/sie-hub/ca"
+TLS: Final = "/etc/sie-hub/tls"
+TIMEOUT: Final = 120.0  # seconds; no step takes five where nothing else runs
 
 _BOOT: Final = """
 mount -t tmpfs tmpfs "$1"
@@ -48,6 +50,12 @@ for address in $ADDRESSES; do ip address add "$address" dev eth0; done
 echo "192.0.2.10 $NAMES" >> /etc/hosts
 echo ready
 exec sleep infinity
+"""
+
+_EACH_LINE: Final = """
+import shlex, sys
+from sie_hub.cli import main
+sys.exit(any([main(shlex.split(line)) for line in sys.stdin]))
 """
 
 
@@ -108,6 +116,10 @@ class Machine:
         )
         assert done.returncode == 0, f"{text}\nended with {done.returncode}:\n{done.stdout}{done.stderr}"
         return done.stdout
+
+    def hub(self, *commands: str) -> None:
+        """Commands of `sie-hub`, in one process, which is a second for each that is saved."""
+        self.run(f"python -c '{_EACH_LINE}'", stdin="\n".join(commands))
 
     def note(self, path: str, text: str) -> None:
         """Write a file."""
@@ -180,19 +192,16 @@ def with_registry(on: Machine) -> None:
         for unit, port in (("enrol", 8444), ("ingest", 8443))
     }
     on.note("/etc/sie-hub/hub.yml", yaml.safe_dump({"exchange": EXCHANGE, **listening}))
-    names = " ".join(f"--address {address}" for address in HUB_ADDRESSES)
-    on.run(
-        f"""
-        mkdir -p /etc/sie-hub/participants
-        sie-hub ca init --directory /etc/sie-hub/ca --exchange {EXCHANGE}
-        for unit in {" ".join(UNITS)}; do
-            sie-hub ca server-certificate --ca-directory /etc/sie-hub/ca --out /etc/sie-hub/tls --as $unit \
-                --name {HUB_NAME} --name hub.example {names}
-        done
-        sie-hub registry participant set isp_a --signed {SIGNED} --term-days 365
-        sie-hub registry sensor set isp_a ns1 --channel 202
-        sie-hub registry reader key add isp_a analyst --id k1
-        """
+    names = " ".join(
+        [f"--name {HUB_NAME} --name hub.example", *(f"--address {address}" for address in HUB_ADDRESSES)]
+    )
+    on.run("mkdir -p /etc/sie-hub/participants")
+    on.hub(
+        f"ca init --directory {CA} --exchange {EXCHANGE}",
+        *(f"ca server-certificate --ca-directory {CA} --out {TLS} --as {unit} {names}" for unit in UNITS),
+        f"registry participant set isp_a --signed {SIGNED} --term-days 365",
+        "registry sensor set isp_a ns1 --channel 202",
+        "registry reader key add isp_a analyst --id k1",
     )
     on.token = on.run("sie-hub token issue --participant isp_a --sensor ns1").strip()
 
@@ -224,7 +233,12 @@ def with_a_sensor_to_remove(on: Machine) -> None:
     with_registry(on)
     with_agent_settings(on)
     on.run("mkdir -p /var/lib/sie-agent/spool /opt/sie/sie-agent/bin")
-    on.stand_in("systemctl", 'test "$*" = "disable --now sie-agent"')
+    with_systemd(on)
+
+
+def with_systemd(on: Machine) -> None:
+    """A systemd that is told of the agent and obeys."""
+    on.stand_in("systemctl", '[[ "$*" = "disable --now sie-agent" || "$*" = daemon-reload ]]')
 
 
 def with_bundle(on: Machine) -> None:
@@ -262,6 +276,8 @@ def with_bundle(on: Machine) -> None:
         f'exec {BIN}/ansible-playbook "$@"',
     )
     with_traffic(on)
+    on.run("mkdir -p /opt/sie /var/lib/private/sie-agent; touch /etc/systemd/system/sie-agent.service")
+    with_systemd(on)
 
 
 def with_agent_settings(on: Machine) -> None:

@@ -10,14 +10,16 @@ Preparation = Callable[[Machine], None]
 
 ON_A_MACHINE: Final[dict[str, Preparation]] = {
     "docs/explanation/privacy.md": machine.with_traffic,
-    "docs/how-to/configure-my-sensor.md": machine.with_bundle,
+    "docs/guide/en/first-data.md": machine.with_bundle,
     "docs/how-to/dnstap.md": machine.with_agent_settings,
     "docs/how-to/participant-leaves.md": machine.with_a_sensor_to_remove,
     "docs/how-to/stolen-key.md": machine.with_registry,
     "docs/reference/agent.md": machine.with_traffic,
     "docs/reference/identity.md": machine.with_a_request,
 }
-"""Pages whose blocks are typed, as they stand and in their order, on a machine that was prepared so."""
+"""Pages whose blocks are typed, as they stand and in their order, on a machine that was prepared so. A block
+that another page repeats word by word is not typed twice.
+"""
 
 
 class Elsewhere(NamedTuple):
@@ -59,7 +61,7 @@ ELSEWHERE: Final = (
     Elsewhere(
         "docs/tutorial.md",
         ".venv/bin/python molecule/topology/lab.py exec",
-        "molecule/default/tests/test_span.py::test_without_the_mirror_the_sensors_count_stays_still",
+        "molecule/span/tests/test_span.py::test_without_the_mirror_the_sensors_count_stays_still",
     ),
 )
 
@@ -68,7 +70,7 @@ PLAYBOOKS: Final = {
     "onboard_participant": "molecule/default/converge.yml",
     "configure_my_sensor": "molecule/default/converge.yml",
     "renewals": "molecule/default/tests/test_renewals.py",
-    "rotate_keys": "molecule/default/tests/test_rotation.py",
+    "rotate_keys": "molecule/rotation/tests/test_rotation.py",
 }
 """What runs each playbook on hosts; a page's command is checked against the playbook."""
 
