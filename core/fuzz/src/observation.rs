@@ -117,7 +117,7 @@ fn ipv4(protocol: u8, payload_octets: usize) -> Vec<u8> {
 }
 
 fn check_window(containers: &[u8]) {
-    let mut window = Window::new(1 << 20).expect("a window with room");
+    let mut window = Window::new(1 << 20, None).expect("a window with room");
     let bound = (containers.len() + LIMIT) * KEPT_FOR_EACH_OCTET + FIXED;
     let Ok(added) = bounded(bound, || window.add(containers, LIMIT)) else {
         assert!(window.is_empty() && window.octets() == 0);
@@ -137,7 +137,7 @@ fn check_window(containers: &[u8]) {
 }
 
 fn assert_sums(added: &Added) {
-    assert_eq!(added.transactions, added.observed + added.refused.iter().sum::<u64>());
+    assert_eq!(added.transactions, added.observed + added.probe + added.refused.iter().sum::<u64>());
     let records = &added.records;
     let fates = records.observed + records.filtered_meta + records.filtered_class + records.repeated;
     assert_eq!(records.records, fates);

@@ -286,11 +286,14 @@ def decode(data: bytes, *, limit: int = 16777216) -> list[dict[str, Any]]:
 class DedupeWindow:
     """Observations of RRsets, merged until they are taken."""
 
-    def __new__(cls, *, max_entries: int = 1000000) -> DedupeWindow: ...
+    def __new__(cls, *, max_entries: int = 1000000, probe_zone: bytes | None = None) -> DedupeWindow:
+        """``probe_zone`` is a zone's name in wire form. Transactions that ask for a name of it are no
+        observations, whatever they are otherwise. Raises NativeError for no name and for the root.
+        """
     def add(self, container: bytes, *, limit: int = 16777216) -> dict[str, int]:
         """Take in every transaction of concatenated containers of any codec; what became of them.
 
-        ``transactions`` = ``observed`` + filtered_type, _rcode, _truncated, _class, _fragmented +
+        ``transactions`` = ``observed`` + ``probe`` + filtered_type, _rcode, _truncated, _class, _fragmented +
         rejected_crc, _schema, _malformed, _question + lost_room: the window may be full in the middle of a
         container. ``query_zones`` are the observed ones that say which zone was asked. ``records``
         (resource records of observed transactions) = ``records_observed`` + records_filtered_meta, _class +
@@ -298,6 +301,11 @@ class DedupeWindow:
         ``observations`` counts RRsets seen, ``merged`` those of them that were in the window already.
         Every key is always there. Raises FormatError if the octets are unreadable as a whole,
         WindowFullError if there is no room: nothing is added in either case.
+        """
+    def take_probes(self) -> list[tuple[str, str, float | None, float | None]]:
+        """The probes since this was asked last, 64 at most: nonce (32 hexadecimal digits), the
+        transaction's type in the schema's words, and when query and response were seen, in seconds since
+        1970.
         """
     def __len__(self) -> int: ...
     @property

@@ -6,10 +6,11 @@ use thiserror::Error;
 use crate::dns::rrtype::CLASS_IN;
 use crate::error::{FormatError, SettingError};
 use crate::frame::Timestamp;
-use crate::limits::{CONTAINER_OCTETS_MAX, WINDOW_OCTETS_MAX};
+use crate::limits::{CONTAINER_OCTETS_MAX, PROBES_MAX, WINDOW_OCTETS_MAX};
 use crate::nmsg::dnsdedupe::{DnsDedupe, EXPIRATION};
 use crate::nmsg::{Archive, Codec, Envelope, Writer};
-use crate::observation::{Answer, Decomposer, RRset, RecordCounts, Refusal};
+use crate::observation::{self, Answer, Decomposer, RRset, RecordCounts, Refusal};
+use crate::probe::{Probe, Sighting, Zone};
 
 /// Nothing was added to a window.
 #[derive(Clone, Debug, Eq, Error, PartialEq)]
@@ -27,9 +28,11 @@ pub enum AddError {
 /// What became of the transactions of one addition.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct Added {
-    /// The sum of `observed` and all refusals.
+    /// The sum of `observed`, `probe` and all refusals.
     pub transactions: u64,
     pub observed: u64,
+    /// Those that ask for names of the probe zone.
+    pub probe: u64,
     /// Those of the observed ones that say which zone's server was asked.
     pub query_zones: u64,
     /// By refusal.
@@ -47,6 +50,7 @@ impl Added {
         let rest = [
             ("transactions", self.transactions),
             ("observed", self.observed),
+            ("probe", self.probe),
             ("query_zones", self.query_zones),
             ("observations", self.observations),
             ("merged", self.merged),
@@ -92,10 +96,13 @@ pub struct Window {
     octets: usize,
     decomposer: Decomposer,
     key: Vec<u8>,
+    probe_zone: Option<Zone>,
+    probes: Vec<Probe>,
 }
 
 impl Window {
-    pub fn new(entries_max: usize) -> Result<Self, SettingError> {
+    /// A window for so many records; names of the probe zone make none.
+    pub fn new(entries_max: usize, probe_zone: Option<Zone>) -> Result<Self, SettingError> {
         if entries_max == 0 {
             return Err(SettingError::Range {
                 name: "max_entries",
@@ -110,6 +117,8 @@ impl Window {
             octets: 0,
             decomposer: Decomposer::default(),
             key: Vec::new(),
+            probe_zone,
+            probes: Vec::new(),
         })
     }
 
@@ -152,12 +161,36 @@ impl Window {
         let payloads = archive.payloads()?;
         let mut added = Added { transactions: payloads.len() as u64, ..Added::default() };
         for payload in &payloads {
-            let observed = Answer::of(payload).and_then(|answer| self.observe(&answer, &mut added));
+            let observed = observation::transaction(payload).and_then(|transaction| {
+                match self.probe_zone.as_ref().map(|zone| zone.sighting(&transaction)) {
+                    Some(Sighting::Nonce(probe)) => {
+                        added.probe += 1;
+                        self.note(probe);
+                        Ok(())
+                    }
+                    Some(Sighting::Unnamed) => {
+                        added.probe += 1;
+                        Ok(())
+                    }
+                    Some(Sighting::Foreign) | None => self.observe(&Answer::of(&transaction)?, &mut added),
+                }
+            });
             if let Err(refusal) = observed {
                 added.refused[refusal as usize] += 1;
             }
         }
         Ok(added)
+    }
+
+    /// The probes that were noted since this was asked last, [`PROBES_MAX`] at most.
+    pub fn take_probes(&mut self) -> Vec<Probe> {
+        std::mem::take(&mut self.probes)
+    }
+
+    fn note(&mut self, probe: Probe) {
+        if self.probes.len() < PROBES_MAX {
+            self.probes.push(probe);
+        }
     }
 
     fn observe(&mut self, answer: &Answer<'_>, added: &mut Added) -> Result<(), Refusal> {

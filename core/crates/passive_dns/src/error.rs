@@ -92,6 +92,8 @@ pub enum SettingError {
     LocalZone { given: String, reason: String },
     #[error("{given} local zones: {most} at most; leave out those below others, or name a zone above them")]
     LocalZones { given: usize, most: usize },
+    #[error("probe zone \"{given}\": {reason}")]
+    ProbeZone { given: String, reason: &'static str },
     #[error("regular expression \"{given}\" to exclude names: {reason}")]
     NameRegex { given: String, reason: String },
     #[error("codec \"{0}\": must be one of none, zlib, zstd")]

@@ -5,7 +5,7 @@
 //! [`frame`] → [`link`] → [`packet`] → [`udp`] → [`message`] → [`filter`] → [`transaction`] → [`stored`] →
 //! [`nmsg`], driven by [`recorder`] up to the message and by [`exchange`] from there.
 //! [`bpf`] compiles the same filter for the kernel. The hub's half: [`nmsg`] → [`observation`] → [`dedupe`].
-//! [`dns`] holds what both need of RFC 1035.
+//! [`dns`] holds what both need of RFC 1035; [`probe`] tells what a sensor looked up to prove that it arrives.
 //!
 //! [`sight`] describes a frame for people, whatever becomes of it.
 //!
@@ -38,6 +38,7 @@ pub mod nmsg;
 pub mod observation;
 pub mod outcome;
 pub mod packet;
+pub mod probe;
 pub mod recorder;
 pub mod resolvers;
 pub mod responder;

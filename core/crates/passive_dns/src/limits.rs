@@ -154,3 +154,10 @@ pub const ZLIB_LEVEL: u32 = 3;
 /// container that it takes in brings 7 MiB at most if a sensor made it: 1 MiB of dense address records, each of 16
 /// octets, that become records of 110. A hostile container of 16 MiB, whose names are all pointers, would bring 600.
 pub const WINDOW_OCTETS_MAX: usize = 64 << 20;
+
+/// Nonces of probes that a window keeps until they are taken, which is after each container: a container holds one
+/// or two. Of a flood the others are counted alone.
+pub const PROBES_MAX: usize = 64;
+
+/// Hexadecimal digits of a probe's nonce: 128 bits, which nobody guesses.
+pub const PROBE_NONCE_OCTETS: usize = 32;

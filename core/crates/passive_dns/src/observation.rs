@@ -68,6 +68,17 @@ impl From<Malformed> for Refusal {
     }
 }
 
+/// The transaction of a payload.
+pub fn transaction<'a>(payload: &Payload<'a>) -> Result<DnsQr<'a>, Refusal> {
+    if !payload.intact {
+        return Err(Refusal::RejectedCrc);
+    }
+    if payload.schema != dnsqr::SCHEMA {
+        return Err(Refusal::RejectedSchema);
+    }
+    DnsQr::read(payload.message).map_err(|_| Refusal::RejectedMalformed)
+}
+
 //------------ Answer ------------------------------------------------------------------------------------------
 
 /// The response of an observable transaction.
@@ -84,15 +95,8 @@ pub struct Answer<'a> {
 }
 
 impl<'a> Answer<'a> {
-    /// Judges a payload.
-    pub fn of(payload: &Payload<'a>) -> Result<Self, Refusal> {
-        if !payload.intact {
-            return Err(Refusal::RejectedCrc);
-        }
-        if payload.schema != dnsqr::SCHEMA {
-            return Err(Refusal::RejectedSchema);
-        }
-        let dnsqr = DnsQr::read(payload.message).map_err(|_| Refusal::RejectedMalformed)?;
+    /// Judges a transaction.
+    pub fn of(dnsqr: &DnsQr<'a>) -> Result<Self, Refusal> {
         if dnsqr.kind != Kind::QueryResponse as u32 {
             return Err(Refusal::FilteredType);
         }

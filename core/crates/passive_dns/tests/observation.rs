@@ -6,12 +6,13 @@ use passive_dns::dedupe::{AddError, Added, Window};
 use passive_dns::dns::{Question, rrtype};
 use passive_dns::error::FormatError;
 use passive_dns::frame::Timestamp;
-use passive_dns::limits::WINDOW_OCTETS_MAX;
+use passive_dns::limits::{PROBES_MAX, WINDOW_OCTETS_MAX};
 use passive_dns::message::{Direction, Endpoint, Message, Transport};
 use passive_dns::nmsg::dnsdedupe::Expiration;
 use passive_dns::nmsg::dnsqr::{Capture, Kind, Transaction};
 use passive_dns::nmsg::{Archive, Codec, Envelope, Writer};
 use passive_dns::packet::{PROTOCOL_TCP, PROTOCOL_UDP};
+use passive_dns::probe::Zone;
 use passive_dns::stored;
 use proptest::prelude::*;
 
@@ -111,7 +112,7 @@ fn container(transactions: &[Transaction<'_>]) -> Vec<u8> {
 }
 
 fn window() -> Window {
-    Window::new(1_000_000).unwrap()
+    Window::new(1_000_000, None).unwrap()
 }
 
 fn add(window: &mut Window, responses: &[(Response, u32)]) -> Added {
@@ -408,7 +409,7 @@ fn sightings_are_merged() {
 
 #[test]
 fn a_full_window_takes_nothing_more() {
-    let mut window = Window::new(2).unwrap();
+    let mut window = Window::new(2, None).unwrap();
     add(&mut window, &[(address_answer(1, 1), 1), (address_answer(2, 1), 1), (address_answer(3, 1), 1)]);
     assert!(window.is_full() && window.len() == 3);
     let packet = address_answer(1, 1).packet();
@@ -416,7 +417,7 @@ fn a_full_window_takes_nothing_more() {
     assert!(matches!(error, AddError::Full { entries: 3, entries_max: 2, .. }));
     assert_eq!(rows(&mut window).len(), 3);
     assert!(!window.is_full());
-    assert!(Window::new(0).is_err());
+    assert!(Window::new(0, None).is_err());
 }
 
 #[test]
@@ -575,4 +576,30 @@ proptest! {
         found.sort();
         prop_assert_eq!(found, expected);
     }
+}
+
+//------------ Probes ------------------------------------------------------------------------------------------
+
+#[test]
+fn names_of_the_probe_zone_are_probes_and_no_observations() {
+    const NONCE: &[u8] = b"\x200123456789abcdef0123456789ABCDEF\x03www\x07example\0";
+    let zone = || Some(Zone::new(b"\x03WWW\x07example\0").unwrap());
+    let packet = Response::new(AUTHORITATIVE, &[], &[], &[]).packet();
+    let whole = transaction(&packet, 1000);
+    let probe = Transaction { question: Some(Question { name: NONCE, rrtype: 1, class: 1 }), ..whole };
+    let unanswered = Transaction { kind: Kind::UnansweredQuery, response: None, ..probe };
+    let apex = Transaction { question: Some(Question { name: &NONCE[33..], rrtype: 6, class: 1 }), ..whole };
+    let mut window = Window::new(10, zone()).unwrap();
+    let added = window.add(&container(&[probe, unanswered, apex]), LIMIT).unwrap();
+    assert_eq!((added.transactions, added.probe, added.observed), (3, 3, 0));
+    assert!(window.is_empty() && window.take().is_empty());
+    let kinds: Vec<_> = window.take_probes().into_iter().map(|probe| (probe.nonce, probe.kind)).collect();
+    let nonce = || "0123456789abcdef0123456789abcdef".to_owned();
+    assert_eq!(kinds, [(nonce(), "UDP_QUERY_RESPONSE"), (nonce(), "UDP_UNANSWERED_QUERY")]);
+    assert!(window.take_probes().is_empty());
+
+    let flood = vec![probe; PROBES_MAX + 1];
+    let added = window.add(&container(&flood), LIMIT).unwrap();
+    assert_eq!(added.probe as usize, PROBES_MAX + 1);
+    assert_eq!(window.take_probes().len(), PROBES_MAX);
 }

@@ -9,6 +9,7 @@ use passive_dns::error::FormatError;
 use passive_dns::nmsg::dnsdedupe::{self, DnsDedupe, Expiration};
 use passive_dns::nmsg::dnsqr::{self, DnsQr};
 use passive_dns::nmsg::{Archive, Payload};
+use passive_dns::probe::Zone;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict, PyList};
 
@@ -175,9 +176,10 @@ pub struct DedupeWindow {
 #[pymethods]
 impl DedupeWindow {
     #[new]
-    #[pyo3(signature = (*, max_entries = 1_000_000))]
-    fn new(max_entries: usize) -> Result<Self, Error> {
-        Ok(DedupeWindow { inner: Mutex::new(Window::new(max_entries)?) })
+    #[pyo3(signature = (*, max_entries = 1_000_000, probe_zone = None))]
+    fn new(max_entries: usize, probe_zone: Option<&[u8]>) -> Result<Self, Error> {
+        let probe_zone = probe_zone.map(Zone::new).transpose()?;
+        Ok(DedupeWindow { inner: Mutex::new(Window::new(max_entries, probe_zone)?) })
     }
 
     #[pyo3(signature = (container, *, limit = 16_777_216))]
@@ -202,6 +204,14 @@ impl DedupeWindow {
     #[getter]
     fn full(&self, py: Python<'_>) -> bool {
         py.detach(|| lock(&self.inner).is_full())
+    }
+
+    fn take_probes<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyList>> {
+        let probes = py.detach(|| lock(&self.inner).take_probes());
+        PyList::new(
+            py,
+            probes.into_iter().map(|probe| (probe.nonce, probe.kind, probe.asked, probe.answered)),
+        )
     }
 
     fn take<'py>(&self, py: Python<'py>) -> Bound<'py, PyBytes> {
