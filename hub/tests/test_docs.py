@@ -52,6 +52,7 @@ async def test_every_metric_is_described(hub_page: str, tmp_path: Path) -> None:
     sorted(
         {
             *ingest.CONNECTIONS,
+            *ingest.PROBE_QUESTIONS,
             *ingest.ENDINGS,
             *ingest.CONTAINERS,
             *ingest.DROP,
@@ -59,6 +60,7 @@ async def test_every_metric_is_described(hub_page: str, tmp_path: Path) -> None:
             *refine.CONTAINERS,
             *refine.TRANSACTIONS,
             *(outcome.removeprefix("records_") for outcome in refine.RECORDS),
+            *refine.PROBES,
             *refine.OBSERVATIONS,
             *refine.WINDOWS,
         }

@@ -204,7 +204,7 @@ async def test_a_first_start_begins_where_raw_begins(broker: Broker, sample: Sam
 async def test_a_window_is_closed_early_by_its_size(
     broker: Broker, sample: Sample, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(refiner, "Window", lambda: Window(max_records=100))
+    monkeypatch.setattr(refiner, "Window", lambda **_: Window(max_records=100))
     await put(broker, sample.containers)
     async with refining(broker, window=60.0) as running:
         await running.until(lambda: running.value("windows_total", reason="size") >= 3)

@@ -162,6 +162,13 @@ TABLE: Final = Table(
         help="the directory of the drop, into which sensors put files over SSH; without it none is looked at",
     ),
     Setting(
+        "probe.zone",
+        Text(EXCHANGE_NAME, "a lower-case domain name"),
+        default=None,
+        help="the zone whose names sensors look up to prove that they are received; such names go no further "
+        "than refine",
+    ),
+    Setting(
         "refine.window",
         Seconds(0.1, 300.0),
         default=5.0,

@@ -80,7 +80,7 @@ class Follower:
                 await self._forget("a message is missing")
                 break
             at = message.metadata.timestamp.timestamp()
-            stored = StoredMessage(sequence, message.data, message.headers or {}, at)
+            stored = StoredMessage(sequence, message.data, message.headers or {}, at, message.subject)
             followed.append(Followed(stored, sequence - self.next, message.metadata.num_pending))
             self.next = sequence + 1
             self._fresh = False

@@ -20,6 +20,8 @@ from sie_hub.streams import (
     MAX_PAYLOAD,
     POSITION,
     POSITION_SUBJECTS,
+    PROBE,
+    PROBE_SUBJECTS,
     RAW,
     RAW_SUBJECTS,
     SIE,
@@ -91,9 +93,13 @@ USERS: Final = (
             _last_of(POSITION, POSITION_SUBJECTS),
             _last_of(LEDGER, LEDGER_SUBJECTS),
             _last_of(TAKEN, TAKEN_SUBJECTS),
+            _last_of(PROBE, PROBE_SUBJECTS),
         ),
     ),
-    User("refine", (SIE_SUBJECTS, *_reading(RAW), f"$JS.API.STREAM.INFO.{SIE}", _any_of(SIE))),
+    User(
+        "refine",
+        (SIE_SUBJECTS, PROBE_SUBJECTS, *_reading(RAW), f"$JS.API.STREAM.INFO.{SIE}", _any_of(SIE)),
+    ),
     User("serve", _reading(SIE)),
 )
 

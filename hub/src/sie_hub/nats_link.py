@@ -39,12 +39,14 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class StoredMessage:
-    """A message of a stream: its sequence in the stream, its data, its headers, and when it was stored."""
+    """A message of a stream: its sequence in the stream, its data, its headers, when it was stored, and its
+    subject where it was read in order."""
 
     sequence: int
     data: bytes
     headers: Mapping[str, str] = field(default_factory=dict)
     time: float = 0.0  # Unix seconds
+    subject: str = ""
 
     def number(self, header: str) -> int | None:
         """A header's value as a decimal number, or None when it is missing or none."""

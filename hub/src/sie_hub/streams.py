@@ -6,6 +6,7 @@
 | KV_POSITION | $KV.POSITION.<participant>.<sensor>.<stream> | ingest | ingest | the last value, for ever |
 | KV_TAKEN | $KV.TAKEN.<participant>.<sensor>.<file> | ingest | ingest | 35 days |
 | KV_LEDGER | $KV.LEDGER.<participant>.<sensor> | ingest | ingest | the last value, for ever |
+| KV_PROBE | $KV.PROBE.<participant>.<sensor>.<place> | refine | ingest | an hour |
 | SIE | sie.<channel> | refine | serve | a week |
 
 A stream of a sensor is sixteen hexadecimal digits, with `drop-` before them where its containers come as
@@ -26,12 +27,14 @@ SIE: Final = "SIE"
 POSITION: Final = "KV_POSITION"  # the stream under the key-value bucket POSITION
 LEDGER: Final = "KV_LEDGER"  # and under the bucket LEDGER
 TAKEN: Final = "KV_TAKEN"  # and under the bucket TAKEN
+PROBE: Final = "KV_PROBE"  # and under the bucket PROBE
 
 RAW_SUBJECTS: Final = "raw.>"
 SIE_SUBJECTS: Final = "sie.>"
 POSITION_SUBJECTS: Final = "$KV.POSITION.>"
 LEDGER_SUBJECTS: Final = "$KV.LEDGER.>"
 TAKEN_SUBJECTS: Final = "$KV.TAKEN.>"
+PROBE_SUBJECTS: Final = "$KV.PROBE.>"
 
 SIE_DEDUPLICATED: Final = "sie.204"  # channel 204: processed (de-duplicated) passive DNS
 
@@ -39,6 +42,7 @@ DAY: Final = 86400.0
 RAW_MAX_AGE: Final = DAY  # raw data is kept until refine has it, a day at most
 SIE_MAX_AGE: Final = 7 * DAY  # how long the store may be away without missing anything
 TAKEN_MAX_AGE: Final = 35 * DAY  # a file that comes again later than this counts as another one
+PROBE_MAX_AGE: Final = 3600.0  # how long a sensor may wait before it asks for its probe
 DUPLICATE_WINDOW: Final = 120.0  # seconds in which a repeated Nats-Msg-Id is recognised
 
 MAX_PAYLOAD: Final = 8 << 20  # of nats-server: the most it takes without advising against it
@@ -90,6 +94,14 @@ class Source:
         return f"raw.{channel}.{self.participant}.{self.sensor}.{self.stream}"
 
 
+def source_of_raw(subject: str) -> Source | None:
+    """The source whose container has this subject in RAW, or None for another subject."""
+    match subject.split("."):
+        case ["raw", _channel, participant, sensor, stream]:
+            return Source(participant, sensor, stream)
+    return None
+
+
 def drop_stream_name(stream: int) -> str:
     """The same where its containers come as files.
 
@@ -139,6 +151,14 @@ CONFIGS: Final = (
         name=TAKEN,
         subjects=[TAKEN_SUBJECTS],
         max_age=TAKEN_MAX_AGE,
+        max_msgs_per_subject=1,
+        allow_rollup_hdrs=True,
+        deny_delete=True,
+    ),
+    _stream(
+        name=PROBE,
+        subjects=[PROBE_SUBJECTS],
+        max_age=PROBE_MAX_AGE,
         max_msgs_per_subject=1,
         allow_rollup_hdrs=True,
         deny_delete=True,

@@ -31,6 +31,7 @@ REFUSALS: Final = (
 
 CONNECTIONS: Final = (
     "accepted",
+    "probe",
     "not_http",
     "not_found",
     "not_websocket",
@@ -38,6 +39,18 @@ CONNECTIONS: Final = (
     *TLS_OUTCOMES,
 )
 """Outcomes of a connection or request: exactly one each."""
+
+PROBE_QUESTIONS: Final = (
+    "received",
+    "unknown",
+    "zone",
+    "no_certificate",
+    "no_zone",
+    "malformed",
+    "limited",
+    "unavailable",
+)
+"""Outcomes of a sensor's question about a probe: exactly one each."""
 
 ENDINGS: Final = (
     "finished",
@@ -101,6 +114,12 @@ class Metrics:
         self.connections = Counter(
             "sie_hub_ingest_connections",
             "Connections and requests by what became of them.",
+            ["outcome"],
+            registry=metrics,
+        )
+        self.probe_questions = Counter(
+            "sie_hub_ingest_probe_questions",
+            "Questions of sensors about their probes by what was answered.",
             ["outcome"],
             registry=metrics,
         )
@@ -204,6 +223,7 @@ class Metrics:
         for counter, outcomes in (
             (self.connections, CONNECTIONS),
             (self.endings, ENDINGS),
+            (self.probe_questions, PROBE_QUESTIONS),
             (self.containers, CONTAINERS),
             (self.transactions, CONTAINERS),
             (self.drop_files, DROP),

@@ -31,6 +31,7 @@ from sie_hub.ingest.admission import (
 from sie_hub.ingest.budget import Budget
 from sie_hub.ingest.ledger import Ledger
 from sie_hub.ingest.metrics import Metrics
+from sie_hub.ingest.probe_door import ProbeDoor
 from sie_hub.ingest.session import CLOSE_TIMEOUT, Session
 from sie_hub.nats_link import Link
 from sie_hub.registry import Registry
@@ -60,6 +61,7 @@ class Server:
         self._link = link
         self._metrics = metrics
         self._ledger = ledger
+        self._probes = ProbeDoor(link, config["probe.zone"])
         self._authorities = _authorities(config["ca.certificate"])
         self._context = server_context(
             config["ingest.certificate"],
@@ -81,6 +83,8 @@ class Server:
         self._counting.enter_context(counted_garbage(_http_log, lambda: self._count("not_http")))
         application = web.Application(middlewares=[noting_requests])
         application.router.add_get("/session/{name}", self._open)
+        application.router.add_get("/probe", self._probe)
+        application.router.add_get("/probe/{nonce}", self._probe)
         application.router.add_route("*", "/{path:.*}", self._not_found)
         runner = web.AppRunner(
             application,
@@ -135,15 +139,7 @@ class Server:
         try:
             admitted = self._admit(request)
         except Refused as refused:
-            self._count(f"refused_{refused.reason}")
-            self._refusals.event(
-                logging.WARNING,
-                "session refused",
-                peer=request.remote,
-                reason=refused.reason,
-                text=refused.sentence,
-            )
-            return _answer(refused.status, refused.sentence)
+            return self._refuse(request, refused)
         websocket = web.WebSocketResponse(
             timeout=CLOSE_TIMEOUT, compress=False, max_msg_size=self._largest(admitted), autoping=False
         )
@@ -162,6 +158,28 @@ class Server:
         if admitted.version == 1:
             return self._max_frame
         return min(self._max_frame, MAX_DATA_MESSAGE + 1)
+
+    async def _probe(self, request: web.Request) -> web.StreamResponse:
+        """GET /probe/{nonce}: whether this sensor's probe is here. GET /probe: in which zone to make one."""
+        try:
+            admitted = self._admit(request)
+        except Refused as refused:
+            return self._refuse(request, refused)
+        self._count("probe")
+        reply = await self._probes.answer(admitted, request.match_info.get("nonce"))
+        self._metrics.probe_questions.labels(reply.outcome).inc()
+        return web.json_response(reply.document, status=reply.status)
+
+    def _refuse(self, request: web.Request, refused: Refused) -> web.Response:
+        self._count(f"refused_{refused.reason}")
+        self._refusals.event(
+            logging.WARNING,
+            "session refused",
+            peer=request.remote,
+            reason=refused.reason,
+            text=refused.sentence,
+        )
+        return _answer(refused.status, refused.sentence)
 
     def _admit(self, request: web.Request) -> Admitted:
         transport = request.transport
@@ -219,7 +237,7 @@ class Server:
 
     async def _not_found(self, _request: web.Request) -> web.Response:
         self._count("not_found")
-        return _answer(404, "there is nothing here; sensors open /session/NAME")
+        return _answer(404, "there is nothing here; sensors open /session/NAME and ask /probe")
 
     def _count(self, outcome: str) -> None:
         self._metrics.connections.labels(outcome).inc()

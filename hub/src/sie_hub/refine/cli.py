@@ -29,6 +29,7 @@ def _run(arguments: argparse.Namespace) -> int:
 async def _refine(unit: Unit, config: Config) -> None:
     link = await unit.unless_stopped(open_link(config, "refine", unit.fail))
     try:
-        await Refiner(unit, link, config["refine.window"], Metrics(unit.metrics, link)).run()
+        metrics = Metrics(unit.metrics, link)
+        await Refiner(unit, link, config["refine.window"], metrics, config["probe.zone"]).run()
     finally:
         await link.close()

@@ -27,11 +27,15 @@ TRANSACTIONS: Final = (
     "rejected_malformed",
     "rejected_question",
     "lost_room",
+    "probe",
 )
 """Outcomes of a transaction of a refined container: exactly one each."""
 
 RECORDS: Final = ("records_observed", "records_filtered_meta", "records_filtered_class", "records_repeated")
 """Accounts of the resource records of observed transactions: exactly one each."""
+
+PROBES: Final = ("noted", "repeated", "limited", "unnoted", "lost")
+"""Outcomes of a transaction that is a probe: exactly one each. `lost` could not be written down."""
 
 OBSERVATIONS: Final = ("passed_on", "merged")
 """Outcomes of an observation of an RRset: a record of its own, or counted in one."""
@@ -66,6 +70,9 @@ class Metrics:
             "Resource records of observed transactions by what became of them.",
             ["outcome"],
             registry=metrics,
+        )
+        self._probes = Counter(
+            "sie_hub_refine_probes", "Probes by what became of them.", ["outcome"], registry=metrics
         )
         self._observations = Counter(
             "sie_hub_refine_observations",
@@ -123,14 +130,17 @@ class Metrics:
             (self._containers, CONTAINERS),
             (self._transactions, TRANSACTIONS),
             (self._records, RECORDS),
+            (self._probes, PROBES),
             (self._observations, OBSERVATIONS),
             (self._windows, WINDOWS),
         ):
             for outcome in outcomes:
                 counter.labels(outcome.removeprefix("records_"))
 
-    def published(self, output: Output, reason: str, *, too_large: bool) -> None:
-        """Account for a window that is in SIE; `too_large`: its one container's records did not fit."""
+    def published(self, output: Output, reason: str, *, too_large: bool, probes_lost: int) -> None:
+        """Account for a window that is in SIE; `too_large`: its one container's records did not fit.
+
+        `probes_lost` are the probes to note that could not be written down."""
         refined = output.containers - output.rejected - too_large
         self._containers.labels("refined").inc(refined)
         self._containers.labels("rejected_unreadable").inc(output.rejected)
@@ -144,6 +154,9 @@ class Metrics:
         self._octets_out.inc(len(output.data))
         for outcome in TRANSACTIONS:
             self._transactions.labels(outcome).inc(output.counts[outcome])
+        for outcome, count in output.probe_counts.items():
+            self._probes.labels(outcome).inc(count - (probes_lost if outcome == "noted" else 0))
+        self._probes.labels("lost").inc(probes_lost)
         self._query_zones.inc(output.counts["query_zones"])
         for outcome in RECORDS:
             self._records.labels(outcome.removeprefix("records_")).inc(output.counts[outcome])

@@ -9,6 +9,7 @@ import asyncio
 import logging
 import secrets
 import time
+from collections.abc import Sequence
 from functools import partial
 from typing import Final
 
@@ -16,6 +17,7 @@ from sie_hub import log
 from sie_hub.follow import Followed, Follower
 from sie_hub.nats_errors import Fenced, Unavailable
 from sie_hub.nats_link import RETRY_WAIT, Link, StoredMessage, expect_last_of_stream
+from sie_hub.probes import Note
 from sie_hub.refine.metrics import Metrics
 from sie_hub.refine.window import Output, Window
 from sie_hub.streams import (
@@ -25,13 +27,16 @@ from sie_hub.streams import (
     HEADER_SOURCE,
     HEADER_WRITER,
     MAX_MESSAGE,
+    PROBE,
     RAW,
     SIE,
     SIE_DEDUPLICATED,
+    source_of_raw,
 )
 from sie_hub.unit import Unit, UnitFailed
 
 IDLE: Final = 1.0  # seconds that one look for new containers may take
+NOTE_TIMEOUT: Final = 10.0  # seconds that the notes of a window's probes may take
 UNLIMITED: Final = 1 << 30  # containers in a window: as many as come
 
 _log = logging.getLogger(__name__)
@@ -40,13 +45,21 @@ _log = logging.getLogger(__name__)
 class Refiner:
     """Reads RAW in order, merges what it says, and writes SIE."""
 
-    def __init__(self, unit: Unit, link: Link, window_seconds: float, metrics: Metrics) -> None:
+    def __init__(
+        self,
+        unit: Unit,
+        link: Link,
+        window_seconds: float,
+        metrics: Metrics,
+        probe_zone: str | None = None,
+    ) -> None:
         self._unit = unit
         self._link = link
         self._seconds = window_seconds
         self._metrics = metrics
         self._name = secrets.token_hex(8)
-        self._window = Window()
+        self._probe_zone = probe_zone
+        self._window = self._new_window()
         self._opened_at = 0.0
         self._first_stored_at = 0.0
         self._most = UNLIMITED
@@ -129,7 +142,14 @@ class Refiner:
             self._first_stored_at = message.time
         began = time.monotonic()
         # Off the loop, so that metrics and the watchdog go on; the interpreter is free while Rust works.
-        fault = await asyncio.to_thread(self._window.add, message.sequence, message.data, followed.missed)
+        fault = await asyncio.to_thread(
+            self._window.add,
+            message.sequence,
+            message.data,
+            followed.missed,
+            source_of_raw(message.subject),
+            message.time,
+        )
         self._metrics.refine_seconds.observe(time.monotonic() - began)
         self._metrics.pending.set(followed.pending)
         if followed.missed:
@@ -148,6 +168,9 @@ class Refiner:
                 reason=fault,
             )
 
+    def _new_window(self) -> Window:
+        return Window(probe_zone=self._probe_zone)
+
     def _patience(self) -> float:
         """Seconds for which to wait for more: until the window is over, and never long."""
         if not self._window.containers:
@@ -161,7 +184,7 @@ class Refiner:
         window will be made of half as many containers.
         """
         output = await asyncio.to_thread(self._window.close)
-        self._window = Window()
+        self._window = self._new_window()
         too_large = len(output.data) > MAX_MESSAGE
         if too_large and output.containers > 1:
             self._most = output.containers // 2
@@ -181,13 +204,29 @@ class Refiner:
                 f"container rejected: its records take {len(output.data)} octets, over {MAX_MESSAGE}",
                 sequence=output.last,
             )
+        probes_lost = 0 if too_large else await self._unit.unless_stopped(self._note(output.probes))
         began = time.monotonic()
         await self._unit.unless_stopped(self._write(b"" if too_large else output.data, output))
         self._most = min(2 * self._most, UNLIMITED)
         self._metrics.publish_seconds.observe(time.monotonic() - began)
         self._metrics.delay_seconds.observe(max(0.0, time.time() - self._first_stored_at))
-        self._metrics.published(output, reason, too_large=too_large)
+        self._metrics.published(output, reason, too_large=too_large, probes_lost=probes_lost)
         return None
+
+    async def _note(self, probes: Sequence[Note]) -> int:
+        """Write down which probes are here, before it can be forgotten that they were; how many could not be.
+
+        Twice does no harm: a note replaces its like. A probe can be made again, so nothing waits for it long.
+        """
+        written = 0
+        try:
+            async with asyncio.timeout(NOTE_TIMEOUT):
+                for note in probes:
+                    await self._link.persist(partial(self._link.publish, note.subject, note.as_bytes(), {}))
+                    written += 1
+        except TimeoutError:
+            log.event(_log, logging.ERROR, f"{len(probes) - written} probes could not be noted in {PROBE}")
+        return len(probes) - written
 
     async def _write(self, data: bytes, output: Output) -> None:
         """Write one message of SIE, exactly once, as long as it takes. Raises UnitFailed when fenced by a

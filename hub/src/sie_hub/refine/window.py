@@ -5,8 +5,11 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import Final
 
-from sie_core._native import DedupeWindow, FormatError
+from sie_core._native import DedupeWindow, FormatError, name_from_text
 from sie_core.limits import MAX_INFLATED
+from sie_hub.probes import Note
+from sie_hub.refine.notes import Notes
+from sie_hub.streams import Source
 
 MAX_RECORDS: Final = 100_000
 """Merged records after which a window is closed early: 100,000 of some 150 octets in memory are 15 MB."""
@@ -22,6 +25,7 @@ class Output:
     everything.
 
     `data` is empty when nothing in the range was worth a record. `counts` sums `DedupeWindow.add`'s accounts.
+    `probes` are those to note, and `probe_counts` what became of all that there were.
     """
 
     data: bytes
@@ -32,14 +36,23 @@ class Output:
     lost: int
     octets: int
     counts: Counter[str] = field(default_factory=Counter)
+    probes: tuple[Note, ...] = ()
+    probe_counts: Counter[str] = field(default_factory=Counter)
 
 
 class Window:
     """One window. It begins behind the last output: what vanished from RAW in between is part of its
-    range."""
+    range. Names of the probe zone, where there is one, make no records."""
 
-    def __init__(self, max_records: int = MAX_RECORDS, max_octets: int = MAX_OCTETS) -> None:
-        self._records = DedupeWindow(max_entries=max_records)
+    def __init__(
+        self, max_records: int = MAX_RECORDS, max_octets: int = MAX_OCTETS, *, probe_zone: str | None = None
+    ) -> None:
+        if probe_zone is None:
+            self._records = DedupeWindow(max_entries=max_records)
+        else:
+            self._records = DedupeWindow(max_entries=max_records, probe_zone=name_from_text(probe_zone))
+        self._probing = probe_zone is not None
+        self._notes = Notes()
         self._max_octets = max_octets
         self._first = 0
         self._last = 0
@@ -64,8 +77,11 @@ class Window:
         """Whether it must be closed before the next container."""
         return self._records.full or self._records.octets >= self._max_octets
 
-    def add(self, sequence: int, container: bytes, missed: int) -> str | None:
-        """Take in the container at a RAW sequence, before which `missed` others have vanished.
+    def add(
+        self, sequence: int, container: bytes, missed: int, source: Source | None = None, stored: float = 0.0
+    ) -> str | None:
+        """Take in the container at a RAW sequence, before which `missed` others have vanished; `source` and
+        `stored` say whose it is and since when it is there, in seconds since 1970.
 
         Returns why the container was rejected as a whole, or None.
         """
@@ -76,10 +92,13 @@ class Window:
         self._lost += missed
         self._octets += len(container)
         try:
-            self._counts.update(self._records.add(container, limit=MAX_INFLATED))
+            counts = self._records.add(container, limit=MAX_INFLATED)
         except FormatError as error:
             self._rejected += 1
             return str(error)
+        self._counts.update(counts)
+        if self._probing and counts["probe"]:
+            self._notes.add(source, stored, counts["probe"], self._records.take_probes())
         return None
 
     def close(self) -> Output:
@@ -93,4 +112,6 @@ class Window:
             self._lost,
             self._octets,
             self._counts,
+            self._notes.notes,
+            self._notes.counts,
         )
