@@ -34,6 +34,7 @@ from sie_lab.topology import Lab, Participant
 NAMESPACE = "sie_europe.passive_dns"
 AGREEMENT_SIGNED = "2026-01-01"
 PROBE_ZONE = "wild.example"
+HUB_PROBE_ZONE = "probe.example"  # delegated to a hub that is on the lab's internet
 READER = "analyst"
 RETRY_MAX = 4.0  # seconds; tests stop the hub more often than life does
 ENROL_PORT, INGEST_PORT, SERVE_PORT = 8444, 8443, 8445  # the hub role's defaults
@@ -108,7 +109,7 @@ def hub_inventory(lab: Lab, releases: Releases) -> dict[str, Any]:
     """The hub operator's inventory: the hub, and nothing of any participant's."""
     keys = domains.operator_keys(lab)
     address = lab.hub.management
-    host = {
+    host: dict[str, Any] = {
         "ansible_host": address,
         "ansible_user": "root",
         "ansible_ssh_private_key_file": str(keys.private),
@@ -118,6 +119,8 @@ def hub_inventory(lab: Lab, releases: Releases) -> dict[str, Any]:
         "hub_names": [address],
         "hub_listen_addresses": [address],
     }
+    if lab.probe_server is not None:
+        host |= {"hub_probe_zone": HUB_PROBE_ZONE, "hub_probe_listen": list(lab.probe_server)}
     return {"hubs": {"hosts": {lab.hub.name: host}}}
 
 
@@ -130,7 +133,7 @@ def onboarding_answers(lab: Lab, participant: Participant, releases: Releases) -
         "onboard_readers": [READER],
         "onboard_uplink_hubs": [f"wss://{lab.hub.management}:{INGEST_PORT}"],
         "onboard_enrol_url": f"https://{lab.hub.management}:{ENROL_PORT}",
-        "onboard_probe_zone": PROBE_ZONE,
+        "onboard_probe_zone": PROBE_ZONE if lab.probe_server is None else HUB_PROBE_ZONE,
         "onboard_release": str(releases.agent),
         "onboard_collection": str(releases.collection),
         "onboard_output": str(folder / "onboarding"),

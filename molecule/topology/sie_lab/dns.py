@@ -48,7 +48,7 @@ def name_server_files(lab: Lab) -> list[File]:
         files.append(File(f"/etc/lab-nsd/{name}.conf", text))
         for zone in zones:
             file = "root.zone" if zone == "." else f"{zone}zone"
-            text = render(f"zones/{file}.j2", name_servers=lab.name_servers)
+            text = render(f"zones/{file}.j2", name_servers=lab.name_servers, probe_server=lab.probe_server)
             files.append(File(f"/etc/lab-nsd/zones/{file}", text))
     return files
 

@@ -50,7 +50,7 @@ class Recipe:
 
 RECIPES: Mapping[str, Recipe] = {
     "debian12": Recipe("bookworm", (*BASE, *NAME_SERVICE)),
-    "debian13": Recipe("trixie", (*BASE, "nats-server")),
+    "debian13": Recipe("trixie", (*BASE, "nats-server", "nsd")),
 }
 
 LAST_STEP = Path(__file__).resolve().parents[1] / "image-hook.sh"

@@ -126,6 +126,12 @@ class Lab:
         """The hub operator's one host."""
         return next(h for h in self.hosts.values() if h.domain == "hub")
 
+    @property
+    def probe_server(self) -> Address | None:
+        """Where the hub's own name server answers the lab's internet, in a lab whose hub is on it."""
+        facing = self.hub.on("net")
+        return None if facing is None else facing.address
+
     def host(self, name: str) -> Host:
         """The host of that name, with or without the lab's prefix; TopologyError names the known ones."""
         host = self.hosts.get(name.removeprefix(f"{self.prefix}-"))

@@ -1,6 +1,6 @@
-"""Look up a name that nobody has asked for before, so that the resolver must ask an authoritative server.
+"""Look up one name, so that a resolver that has never heard of it must ask an authoritative server.
 
-Usage: probe.py ZONE RESOLVER. Prints the name once an answer has come; exits 1 if none comes.
+Usage: probe.py NAME RESOLVER. Prints the name once an answer has come; exits 1 if none comes.
 """
 
 import os
@@ -10,6 +10,7 @@ import sys
 
 TRIES = 3
 SECONDS_PER_TRY = 2.0
+NOERROR = 0
 
 
 def query(name, identifier):
@@ -18,23 +19,27 @@ def query(name, identifier):
     return struct.pack("!6H", identifier, 0x0100, 1, 0, 0, 0) + labels + b"\0" + struct.pack("!2H", 1, 1)
 
 
-def main(zone, resolver):
-    name = "probe-%s.%s" % (os.urandom(8).hex(), zone)
+def main(name, resolver):
     identifier = int.from_bytes(os.urandom(2), "big")
     family, kind, protocol, _canonical, address = socket.getaddrinfo(resolver, 53, type=socket.SOCK_DGRAM)[0]
+    refused = "no answer"
     with socket.socket(family, kind, protocol) as client:
         client.settimeout(SECONDS_PER_TRY)
         client.connect(address)
         for _try in range(TRIES):
-            client.send(query(name, identifier))
             try:
+                client.send(query(name, identifier))
                 answer = client.recv(65535)
             except OSError:
                 continue
-            if answer[:2] == struct.pack("!H", identifier):
+            if len(answer) < 4 or answer[:2] != struct.pack("!H", identifier):
+                continue
+            rcode = answer[3] & 0x0F
+            if rcode == NOERROR:
                 print(name)
                 return 0
-    print("no answer from the resolver %s to a look-up of %s" % (resolver, name), file=sys.stderr)
+            refused = "the response code %d" % rcode
+    print("%s from %s to a look-up of %s" % (refused, resolver, name), file=sys.stderr)
     return 1
 
 
