@@ -24,6 +24,7 @@ from sie_core.kinds import ConfigError
 EXIT_OK: Final = 0
 EXIT_FAILURE: Final = 1
 EXIT_USAGE: Final = 2
+EXIT_BROKEN: Final = 3
 EXIT_INTERRUPTED: Final = 128 + signal.SIGINT
 """What shells say of a program that SIGINT has ended."""
 
@@ -31,6 +32,7 @@ EXIT_CODES: Final = {
     EXIT_OK: "done",
     EXIT_FAILURE: "failed while running",
     EXIT_USAGE: "wrong usage or wrong configuration",
+    EXIT_BROKEN: "looked, and something is broken: probe",
     EXIT_INTERRUPTED: "interrupted from the keyboard",
 }
 
@@ -80,6 +82,11 @@ COMMANDS: Final[dict[str, Command]] = {
         "sie_agent.status",
         "show what was captured, acknowledged by the hub, is pending and was trimmed",
         "  sie-agent status\n  sie-agent status --json | jq .pending",
+    ),
+    "probe": Command(
+        "sie_agent.probe",
+        "prove that the hub receives what is captured: look up a new name and ask the hub for it",
+        "  sie-agent probe\n  sie-agent probe --resolver 192.0.2.53 --timeout 30 --json",
     ),
     "identity": Command(
         "sie_agent.enrolment",
