@@ -5,9 +5,13 @@ what a hub never would.
 """
 
 import base64
+import contextlib
 import http.server
 import json
 import os
+import select
+import socket
+import socketserver
 import ssl
 import stat
 import threading
@@ -15,6 +19,7 @@ from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from ipaddress import ip_address
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 import yaml
@@ -167,6 +172,60 @@ def test_what_is_asked_and_what_is_on_disk(tmp_path: Path, server: Server) -> No
     assert stat.S_IMODE(config.identity_directory.stat().st_mode) == 0o700
     assert not run(config).changed
     assert len(server.asked) == 1
+
+
+class Proxy(socketserver.StreamRequestHandler):
+    """A proxy that knows CONNECT alone, and lets through who says that he is `user` with `pass word`."""
+
+    asked: ClassVar[list[str]] = []
+
+    def handle(self) -> None:
+        lines = iter(lambda: self.rfile.readline().decode().strip(), "")
+        words, *headers = lines
+        self.asked.append(words)
+        wanted = base64.b64encode(b"user:pass word").decode()
+        if f"Proxy-Authorization: Basic {wanted}" not in headers:
+            self.wfile.write(b"HTTP/1.1 407 Proxy Authentication Required\r\n\r\n")
+            return
+        host, port = words.split()[1].split(":")
+        onward = socket.create_connection((host, int(port)))
+        with onward, contextlib.suppress(ConnectionResetError):  # how some ends of TLS look
+            self.wfile.write(b"HTTP/1.1 200 OK\r\n\r\n")
+            ends = {self.request: onward, onward: self.request}
+            while True:
+                readable, _, _ = select.select(list(ends), [], [])
+                for end in readable:
+                    if not (octets := end.recv(65536)):
+                        return
+                    ends[end].sendall(octets)
+
+
+def test_the_hub_is_asked_through_a_proxy(
+    tmp_path: Path, server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = configured(tmp_path, server)
+    hub = f"localhost:{server.http.server_address[1]}"
+    monkeypatch.delenv("no_proxy", raising=False)
+    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), Proxy) as proxy:
+        threading.Thread(target=proxy.serve_forever, kwargs={"poll_interval": 0.01}).start()
+        try:
+            place = f"127.0.0.1:{proxy.server_address[1]}"
+            monkeypatch.setenv("https_proxy", f"http://{place}")
+            with pytest.raises(EnrolmentFailed, match="407 Proxy Authentication Required"):
+                run(config)
+            monkeypatch.setenv("https_proxy", f"http://user:pass%20word@{place}")
+            assert run(config).standing.state == "valid"
+            before = list(Proxy.asked)
+            monkeypatch.setenv("no_proxy", "localhost")
+            assert run(config, force=True).changed
+        finally:
+            proxy.shutdown()
+    assert {words.rpartition(" ")[0] for words in before} == {f"CONNECT {hub}"}
+    assert Proxy.asked == before
+    monkeypatch.delenv("no_proxy")
+    monkeypatch.setenv("https_proxy", "socks5://127.0.0.1:1")
+    with pytest.raises(EnrolmentFailed, match="https_proxy must be http://HOST:PORT"):
+        run(config, force=True)
 
 
 def stranger() -> PublicKey:

@@ -9,7 +9,8 @@ import ssl
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
+from urllib.request import getproxies, proxy_bypass
 
 from cryptography import x509
 
@@ -100,13 +101,7 @@ def _ask(
     request: bytes | None,
     headers: Mapping[str, str],
 ) -> list[x509.Certificate]:
-    parts = urlsplit(url)
-    connection = http.client.HTTPSConnection(
-        parts.hostname or "",
-        parts.port or http.client.HTTPS_PORT,
-        timeout=TIMEOUT,
-        context=context,
-    )
+    connection = _connection(url, context)
     try:
         connection.request(method, resource, request, {**headers, "Accept": CERTS_ONLY})
         with connection.getresponse() as response:
@@ -131,6 +126,32 @@ def _ask(
         return decode_certs_only(base64.b64decode(b"".join(body.split()), validate=True))
     except (binascii.Error, IdentityError):
         raise EnrolmentFailed(f"{url}: the certificates in the answer cannot be read") from None
+
+
+def _connection(url: str, context: ssl.SSLContext) -> http.client.HTTPSConnection:
+    """A connection to the hub, through the proxy that the environment names for it (CONNECT).
+
+    TLS is with the hub itself, so that the proxy reads nothing. Raises EnrolmentFailed.
+    """
+    parts = urlsplit(url)
+    host, port = parts.hostname or "", parts.port or http.client.HTTPS_PORT
+    proxy = None if proxy_bypass(f"{host}:{port}") else getproxies().get("https")
+    if proxy is None:
+        return http.client.HTTPSConnection(host, port, timeout=TIMEOUT, context=context)
+    via = urlsplit(proxy)
+    if via.scheme != "http" or not via.hostname:
+        raise EnrolmentFailed(
+            f"{url}: the proxy in the environment cannot be used: https_proxy must be http://HOST:PORT"
+        )
+    headers = {}
+    if via.username is not None:
+        credentials = f"{unquote(via.username)}:{unquote(via.password or '')}"
+        headers["Proxy-Authorization"] = f"Basic {base64.b64encode(credentials.encode()).decode()}"
+    connection = http.client.HTTPSConnection(
+        via.hostname, via.port or http.client.HTTP_PORT, timeout=TIMEOUT, context=context
+    )
+    connection.set_tunnel(host, port, headers)
+    return connection
 
 
 def _context(ca_file: Path) -> ssl.SSLContext:
