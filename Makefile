@@ -102,8 +102,8 @@ lint-ansible: develop
 	$(BIN)/ansible-lint --profile production --offline
 
 # Scenarios that share one house, in the order in which they find it. `make test` has time for some of them.
-SCENARIOS = default rotation
-test-all: SCENARIOS = default span rotation
+SCENARIOS = default rotation hostile
+test-all: SCENARIOS = default span rotation hostile
 
 .PHONY: test test-all test-unit test-rust test-fleet test-dnstap
 test: lint test-rust fuzz-quick test-unit test-fleet ## everything that CI runs

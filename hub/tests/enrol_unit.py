@@ -118,13 +118,14 @@ class Enrol:
         self,
         user: str,
         token: str,
-        body: bytes,
+        body: bytes | None,
         *,
         content_type: str = "application/pkcs10",
         path: str = "simpleenroll",
     ) -> tuple[int, dict[str, str], bytes]:
-        """Status, headers and body of one request, by a client of a few lines."""
-        request = urllib.request.Request(f"{self.url}/.well-known/est/{path}", data=body, method="POST")
+        """Status, headers and body of one request, a GET without a body, by a client of a few lines."""
+        method = "GET" if body is None else "POST"
+        request = urllib.request.Request(f"{self.url}/.well-known/est/{path}", data=body, method=method)
         request.add_header("Content-Type", content_type)
         request.add_header("Authorization", "Basic " + base64.b64encode(f"{user}:{token}".encode()).decode())
         context = ssl.create_default_context(cafile=str(self.ca))
@@ -134,6 +135,11 @@ class Enrol:
         except urllib.error.HTTPError as error:
             with error:
                 return error.code, dict(error.headers), error.read()
+
+    def standing(self, user: str, token: str) -> tuple[int, str]:
+        """Status and sentence of what the unit says of a token that is not used."""
+        status, _headers, body = self.ask(user, token, None)
+        return status, body.decode().strip()
 
     def enrol(self, sensor: str, token: str, csr: bytes, participant: str = "isp_a") -> x509.Certificate:
         """The certificate for a request, which must be granted."""

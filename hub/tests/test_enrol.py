@@ -565,6 +565,24 @@ def test_without_json_the_token_alone_is_on_standard_output(hub: Enrol) -> None:
     assert "for isp_a/ns22, good until" in done.stderr
 
 
+def test_a_tokens_standing_is_told_without_using_it(hub: Enrol) -> None:
+    token, before = hub.token("ns24"), hub.count("standing")
+    assert hub.standing("isp_a/ns24", token) == (204, "")
+    status, sentence = hub.standing("isp_a/ns24", token[:-1])
+    assert (status, sentence) == (
+        401,
+        "this token is not known here: ask the exchange's operator for a new one",
+    )
+    assert hub.standing("isp_a/ns1", token) == (403, "this token is not for isp_a/ns1")
+    status, sentence = hub.standing("isp_a/ns99", hub.token("ns99"))
+    assert status == 403
+    assert "is not in the registry" in sentence
+    # Whoever asked first has not bound it: any key may use it, and whoever has it may ask again.
+    hub.enrol("ns24", token, csr(new_key(), "ns24"))
+    assert hub.standing("isp_a/ns24", token) == (204, "")
+    assert hub.count("standing") == before + 2
+
+
 def test_the_counters_add_up(hub: Enrol) -> None:
     """Every request of a few has one outcome."""
     names = ("authorities", "enrolled", "enrolled_again", "refused_bad_request")

@@ -13,7 +13,7 @@ from sie_lab.topology import Host, Lab, Participant
 from testinfra.host import Host as Inside
 
 HOSTS = tuple(topology.load(INVENTORIES["molecule"]).hosts)
-PARTICIPANTS = tuple(topology.load(INVENTORIES["molecule"]).participants)
+PARTICIPANTS = tuple(topology.load(INVENTORIES["molecule"]).everyone)
 SSH = ("ssh", "-o", "BatchMode=yes", "-o", "ConnectTimeout=3")
 
 

@@ -63,13 +63,13 @@ def participant_keys(participant: Participant) -> Keys:
 def ensure(lab: Lab) -> int:
     """Users, keys and controllers in place, each host opened to its own domain; how much had to be done."""
     done = _ensure_keys(operator_keys(lab), os.getuid(), "hub-operator")
-    for participant in lab.participants.values():
+    for participant in lab.everyone.values():
         user = _ensure_user(lab, participant)
         done += user.changed
         done += _ensure_keys(participant_keys(participant), user.uid, participant.user)
     done += _ensure_controller(lab)
     done += _open_hosts(lab, "hub", operator_keys(lab), os.getuid())
-    for participant in lab.participants.values():
+    for participant in lab.everyone.values():
         uid = pwd.getpwnam(participant.user).pw_uid
         done += _open_hosts(lab, participant.name, participant_keys(participant), uid)
     return done
@@ -234,7 +234,7 @@ def _give(participant: Participant, path: Path) -> None:
 def remove(lab: Lab) -> int:
     """Users, homes, keys, logs: everything of this lab outside podman; how much there was."""
     done = 0
-    for participant in lab.participants.values():
+    for participant in lab.everyone.values():
         try:
             uid = pwd.getpwnam(participant.user).pw_uid
         except KeyError:

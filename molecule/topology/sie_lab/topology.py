@@ -110,6 +110,8 @@ class Lab:
     networks: Mapping[str, Network]
     hosts: Mapping[str, Host]
     participants: Mapping[str, Participant]
+    newcomers: Mapping[str, Participant]
+    """Participants with hosts and a domain that no playbook has been run for."""
     name_servers: Mapping[str, tuple[Address, ...]]
     mirror: Span | None
     shared: Path
@@ -139,11 +141,16 @@ class Lab:
             raise TopologyError(f"no host {name} in {self.prefix}; there are {', '.join(self.hosts)}")
         return host
 
+    @property
+    def everyone(self) -> Mapping[str, Participant]:
+        """Participants and newcomers."""
+        return {**self.participants, **self.newcomers}
+
     def participant(self, name: str) -> Participant:
-        """The participant of that name; TopologyError names the known ones."""
-        if name not in self.participants:
-            raise TopologyError(f"no participant {name}; there are {', '.join(self.participants)}")
-        return self.participants[name]
+        """The participant of that name, or newcomer; TopologyError names the known ones."""
+        if name not in self.everyone:
+            raise TopologyError(f"no participant {name}; there are {', '.join(self.everyone)}")
+        return self.everyone[name]
 
     def domain_hosts(self, domain: str) -> list[Host]:
         """The hosts that one control domain may log in to."""
@@ -183,10 +190,13 @@ def load(path: Path) -> Lab:
         for group in tree["children"].values()
         for name, values in group["hosts"].items()
     }
-    participants = {
-        name: _participant(prefix, shared, name, values, hosts)
-        for name, values in settings["lab_participants"].items()
-    }
+    participants, newcomers = (
+        {
+            name: _participant(prefix, shared, name, values, hosts)
+            for name, values in settings.get(key, {}).items()
+        }
+        for key in ("lab_participants", "lab_newcomers")
+    )
     name_servers = {
         name: tuple(_address(a) for a in addresses)
         for name, addresses in settings["lab_name_servers"].items()
@@ -196,7 +206,17 @@ def load(path: Path) -> Lab:
     if mirror is not None:
         span = Span(hosts[mirror["of"]], mirror["interface"], hosts[mirror["to"]], mirror["port"])
         span.of.interface(span.interface)
-    return Lab(prefix, settings["lab_exchange"], networks, hosts, participants, name_servers, span, shared)
+    return Lab(
+        prefix=prefix,
+        exchange=settings["lab_exchange"],
+        networks=networks,
+        hosts=hosts,
+        participants=participants,
+        newcomers=newcomers,
+        name_servers=name_servers,
+        mirror=span,
+        shared=shared,
+    )
 
 
 def _address(values: Mapping[str, Any]) -> Address:

@@ -11,7 +11,7 @@ import binascii
 import logging
 import ssl
 from collections.abc import Awaitable, Callable, Iterable
-from typing import Final
+from typing import Final, TypeVar
 
 from aiohttp import hdrs, web
 from aiohttp.typedefs import Handler, Middleware
@@ -19,7 +19,7 @@ from cryptography import x509
 from prometheus_client import CollectorRegistry, Counter
 
 from sie_core import limits
-from sie_core.identity import encode_certs_only, serial_text
+from sie_core.identity import Identity, encode_certs_only, serial_text
 from sie_hub import log
 from sie_hub.connections import noting_requests
 from sie_hub.enrol.issuing import REFUSALS, Enrolled, Enroller, EnrolmentRefused
@@ -39,6 +39,7 @@ OUTCOMES: Final = (
     "renewed",
     "renewed_again",
     "authorities",
+    "standing",
     "not_found",
     "not_http",
     "failed",
@@ -48,6 +49,7 @@ OUTCOMES: Final = (
 """What became of a connection or request: exactly one each."""
 
 _log = logging.getLogger(__name__)
+_T = TypeVar("_T")
 
 
 class Metrics:
@@ -89,6 +91,7 @@ class Est:
         )
         application.on_response_prepare.append(_anonymous)
         application.router.add_get(f"{WELL_KNOWN}/cacerts", self.cacerts)
+        application.router.add_get(f"{WELL_KNOWN}/simpleenroll", self.standing, allow_head=False)
         application.router.add_post(f"{WELL_KNOWN}/simpleenroll", self.simpleenroll)
         application.router.add_post(f"{WELL_KNOWN}/simplereenroll", self.simplereenroll)
         return application
@@ -98,6 +101,19 @@ class Est:
         can be trusted."""
         self._metrics.count("authorities")
         return _certificates(self._authorities)
+
+    async def standing(self, request: web.Request) -> web.Response:
+        """Beyond RFC 7030: whether `simpleenroll` would take this token now, before anything is installed
+        that would have to be taken away again. 204 if so."""
+
+        async def ask() -> Identity:
+            return await asyncio.to_thread(self._enroller.standing, *_credentials(request))
+
+        asked = await self._granted(request, ask)
+        if isinstance(asked, web.Response):
+            return asked
+        self._metrics.count("standing")
+        return web.Response(status=web.HTTPNoContent.status_code)
 
     async def simpleenroll(self, request: web.Request) -> web.Response:
         """RFC 7030, 4.2: a certificate for a request and a token."""
@@ -123,14 +139,9 @@ class Est:
         self, request: web.Request, done: str, issue: Callable[[], Awaitable[Enrolled]]
     ) -> web.Response:
         """What `issue` gives, counted and logged as `done`, or the reason why there is no certificate."""
-        try:
-            enrolled = await issue()
-        except EnrolmentRefused as refused:
-            return self._refuse(request, refused)
-        except StateError as error:
-            self._metrics.count("failed")
-            self._refusals.event(logging.ERROR, f"cannot enrol: {error}", peer=request.remote)
-            return _sentence(500, "the hub cannot enrol sensors now: try again later")
+        enrolled = await self._granted(request, issue)
+        if isinstance(enrolled, web.Response):
+            return enrolled
         self._metrics.count(f"{done}_again" if enrolled.again else done)
         log.event(
             _log,
@@ -145,6 +156,17 @@ class Est:
             by=enrolled.by,
         )
         return _certificates(_encoded([enrolled.certificate]))
+
+    async def _granted(self, request: web.Request, ask: Callable[[], Awaitable[_T]]) -> _T | web.Response:
+        """What `ask` gives, or the answer that says why it gives nothing, counted and logged."""
+        try:
+            return await ask()
+        except EnrolmentRefused as refused:
+            return self._refuse(request, refused)
+        except StateError as error:
+            self._metrics.count("failed")
+            self._refusals.event(logging.ERROR, f"cannot enrol: {error}", peer=request.remote)
+            return _sentence(500, "the hub cannot enrol sensors now: try again later")
 
     def _refuse(self, request: web.Request, refused: EnrolmentRefused) -> web.Response:
         self._metrics.count(f"refused_{refused.reason}")

@@ -141,6 +141,21 @@ class Enroller:
             raise EnrolmentRefused("bad_request", str(refused)) from None
         return Enrolled(wanted, certificate, fingerprint, f"token {used.id}", again=len(used.issued) > 1)
 
+    def standing(self, user: str, token: str) -> Identity:
+        """Whom a token would give a certificate now. Uses nothing up and binds nothing.
+
+        Raises EnrolmentRefused and StateError.
+        """
+        now = self._clock()
+        wanted = self._identity(user)
+        try:
+            known = self._tokens.check(wanted.participant, wanted.sensor, token, now=now)
+        except TokenRefused as refused:
+            raise EnrolmentRefused(refused.reason, str(refused)) from None
+        keys = set() if known.bound_key is None else {known.bound_key}
+        self._check_registry(wanted, [one.serial for one in known.issued], keys, now)
+        return wanted
+
     def renew(self, shown: bytes | None, request: bytes) -> Enrolled:
         """A new certificate for the sensor that the certificate `shown` (DER) names, for the key of a
         PKCS #10 request (DER), old or new. That the old key is the peer's, TLS has proved.

@@ -73,7 +73,10 @@ def checked(module, folder, signer):
     if signer is not None:
         found = _manifest.signed_by(module.run_command, os.path.join(folder, _manifest.SIGNATURE), data)
         if found != signer:
-            raise _manifest.ManifestError("%s was signed by %s, not by %s" % (place, found, signer))
+            raise _manifest.ManifestError(
+                "%s was signed by %s, not by %s; use nothing of it before whoever sent it has told you by another way which of the two is right."
+                % (place, found, signer)
+            )
     manifest = _manifest.decode(data, place)
     wrong = _manifest.differences(folder, manifest["files"])
     if wrong:
