@@ -61,7 +61,7 @@ def _any_of(stream: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class User:
-    """A NATS user: one unit, and the subjects to which it may publish; it may hear its inbox alone."""
+    """A NATS user: a unit or a command, the subjects to which it may publish; it may hear its inbox alone."""
 
     name: str
     publish: tuple[str, ...]
@@ -101,6 +101,14 @@ USERS: Final = (
         (SIE_SUBJECTS, PROBE_SUBJECTS, *_reading(RAW), f"$JS.API.STREAM.INFO.{SIE}", _any_of(SIE)),
     ),
     User("serve", _reading(SIE)),
+    User(
+        "offboard",
+        tuple(
+            f"$JS.API.STREAM.{verb}.{stream}"
+            for stream in (RAW, POSITION, LEDGER, TAKEN)
+            for verb in ("INFO", "PURGE")
+        ),
+    ),
 )
 
 

@@ -166,6 +166,10 @@ class Link:
         info = await self._ask(self.jetstream.stream_info(stream, subjects_filter=pattern))
         return dict(info.state.subjects or {})
 
+    async def purge(self, stream: str, pattern: str) -> None:
+        """Remove every message of a stream whose subject fits a pattern. Raises `Unavailable`."""
+        await self._ask(self.jetstream.purge_stream(stream, subject=pattern))
+
     async def persist(self, attempt: Callable[[], Awaitable[T]]) -> T:
         """Repeat an attempt that changes nothing by being repeated until it is not `Unavailable`."""
         while True:

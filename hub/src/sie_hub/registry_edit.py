@@ -62,6 +62,28 @@ class RegistryEditor:
 
         return self._edit(name, change, create=True)
 
+    def end_participant(self, name: str, reason: str) -> tuple[bool, Document]:
+        """End a participant's part at once: its agreement from today on, if it has not ended before, every
+        sensor and upload, every key.
+
+        What is revoked already keeps its time and reason. Returns whether anything changed, and its file.
+        """
+        today = self._now.date().isoformat()
+
+        def change(document: Document) -> None:
+            agreement = document["agreement"]
+            agreement["terminated"] = min(agreement.get("terminated", today), today)
+            for section in ("sensors", "uploads"):
+                for entry in document.get(section, {}).values():
+                    if not entry.get("revoked"):
+                        entry["revoked"] = {"at": _instant(self._now), "reason": reason}
+            for upload in document.get("uploads", {}).values():
+                upload.pop("key_sha256", None)
+            for reader in document.get("readers", {}).values():
+                reader["keys"] = []
+
+        return self._edit(name, change)
+
     def remove_participant(self, name: str) -> bool:
         """Make the registry know nothing of a participant but the source ids that it had.
 

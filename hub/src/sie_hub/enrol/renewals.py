@@ -93,6 +93,15 @@ class RenewalStore:
         with self._records.locked():
             return (*self._ancestors(serial), serial)
 
+    def forget(self, participant: str, *, dry_run: bool) -> int:
+        """Remove every record of a participant, whose certificates must not be renewed for another reason.
+        Returns how many there are. Raises StateError."""
+        with self._records.locked():
+            found = [renewal.serial for renewal in self._all() if renewal.participant == participant]
+            for serial in found if not dry_run else ():
+                self._records.remove(serial)
+        return len(found)
+
     def redeem(
         self, peer: PeerIdentity, key: str, *, now: datetime, issue: Callable[[], x509.Certificate]
     ) -> tuple[Renewal, x509.Certificate]:

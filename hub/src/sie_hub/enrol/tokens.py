@@ -153,6 +153,14 @@ class TokenStore:
             self._write(replace(token, revoked=now.replace(microsecond=0)))
             return True
 
+    def forget(self, participant: str, *, dry_run: bool) -> int:
+        """Remove every token of a participant. Returns how many there are. Raises StateError."""
+        with self._records.locked():
+            found = [token.id for token in self._all() if token.participant == participant]
+            for token_id in found if not dry_run else ():
+                self._records.remove(token_id)
+        return len(found)
+
     def redeem(
         self,
         participant: str,

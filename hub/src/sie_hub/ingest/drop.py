@@ -14,6 +14,7 @@ directories.
 import json
 import os
 import re
+import shutil
 import stat
 import time
 from collections.abc import Iterable, Iterator
@@ -223,6 +224,30 @@ class Folder:
     def _channel(self, file: Waiting) -> Iterator[int]:
         with self._opened() as up, _within(up, f"ch{file.channel}") as channel:
             yield channel
+
+
+def forget_account(drop: Path, account: str, *, dry_run: bool) -> tuple[int, int]:
+    """Remove an account's folder, and what of it was refused. Returns how many files there are in each.
+
+    Where a link leads is not followed. Raises OSError.
+    """
+    root = drop / account
+    waiting = sum(len(files) for _directory, _folders, files in os.walk(root))
+    aside = drop / "refused"
+    refused = (
+        [path for path in aside.iterdir() if _account_of(path.name) == account] if aside.is_dir() else []
+    )
+    if not dry_run:
+        for path in refused:
+            path.unlink()
+        with suppress(FileNotFoundError):
+            shutil.rmtree(root)
+    return waiting, len(refused)
+
+
+def _account_of(refused: str) -> str:
+    """The account that a refused file came from, by the name under which it was laid aside."""
+    return refused.split(".", 2)[1] if refused.count(".") > 1 else ""
 
 
 @contextmanager

@@ -148,8 +148,16 @@ class Ledger:
                     containers + standing.containers,
                     transactions + standing.transactions,
                 )
+        written = {
+            (participant, name)
+            for _kv, _bucket, participant, name in (
+                subject.split(".") for subject in await self._link.subjects(LEDGER, LEDGER_SUBJECTS)
+            )
+        }
         uploads = {(p.name, name) for p in participants.values() for name in p.uploads}
         sensors = {(p.name, name) for p in participants.values() for name in p.sensors}
+        for purged in set(self._kept) - sensors - uploads - written - self._changed:
+            del self._kept[purged]
         gone = (set(self._kept) | set(stored)) - sensors - uploads
         accounts = []
         for key in sorted(sensors | uploads | gone):
