@@ -18,12 +18,13 @@ from sie_agent.errors import AgentError
 from sie_agent.spool import snapshot
 from sie_agent.status import describe, table
 from sie_core._native import Recorder, decode
+from tests.agent_process import Running, running
 from tests.dnstap import CLIENT_QUERY, RESOLVER_QUERY, RESOLVER_RESPONSE, VERSION, Sender, exchange, frame
 from tests.netns import Namespace, namespace
 from tests.traffic.frames import read_pcap
 
 from .conftest import Traffic
-from .test_service import STOP_WITHIN, Running, put, reload, running
+from .test_service import STOP_WITHIN, put, reload
 
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="namespaces need root: run the tests as root")
 

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from sie_agent.sentences import SENTENCES
+from tests.agent_process import running
 from tests.netns import Namespace, namespace
 from tests.privacy.search import Written, named
 from tests.privacy.traffic import (
@@ -30,7 +31,7 @@ from tests.traffic.frames import Frame, read_pcap, udp_frame, write_pcap
 
 from .conftest import REPOSITORY, program
 from .hub import Authority, Hub
-from .test_service import counted, put, running
+from .test_service import counted, put
 
 ROUNDS = 8
 PRIVACY = json.dumps({"local_zones": LOCAL_ZONES, "exclude_qname_regex": EXCLUDED})

@@ -51,7 +51,8 @@ class Broker:
         self.passwords = {user.name: f"{user.name}-password-of-the-tests" for user in USERS}
         self._process: subprocess.Popen[bytes] | None = None
         directory.mkdir(parents=True)
-        rendered = render(self.url, directory / "store", self.passwords)
+        self.store.mkdir()
+        rendered = render(self.url, self.store, self.passwords)
         # Somebody has to be able to do in a test what only an administrator would do, such as deleting
         # messages.
         administrator = f'    {{ user: "{ADMINISTRATOR}", password: "{ADMINISTRATOR}-of-the-tests" }}\n'
@@ -61,6 +62,11 @@ class Broker:
             credentials = self.credentials(user)
             credentials.mkdir(parents=True)
             (credentials / "nats_password").write_text(password)
+
+    @property
+    def store(self) -> Path:
+        """Where the server keeps its streams."""
+        return self.directory / "store"
 
     def credentials(self, user: str) -> Path:
         """What a unit gets as `$CREDENTIALS_DIRECTORY`."""
@@ -80,7 +86,7 @@ class Broker:
             with socket.socket() as probe:
                 if probe.connect_ex(("127.0.0.1", port)) == 0:
                     return
-            assert self._process.poll() is None, (self.directory / "nats-server.log").read_text()
+            assert self._process.poll() is None, self.log()
             time.sleep(0.01)
         raise AssertionError("nats-server does not listen")
 
@@ -124,6 +130,10 @@ class Broker:
             yield link
         finally:
             await link.close()
+
+    def log(self) -> str:
+        """What the server has said so far."""
+        return (self.directory / "nats-server.log").read_text()
 
     async def raw(self) -> list[StoredMessage]:
         """Everything that is in RAW, in order, as refine sees it."""

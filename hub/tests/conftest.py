@@ -45,12 +45,17 @@ class Pki:
         self.ca: x509.Certificate = identity.make_ca(self.ca_key, exchange, now=self.now, random=os.urandom)
         self.ca_held = self._hold("ca", self.ca, self.ca_key)
 
-    def server(self, name: str = "server") -> Held:
-        """A server certificate for loopback."""
+    def server(self, name: str = "server", *more: str) -> Held:
+        """A server certificate for loopback and for more addresses."""
         key = identity.generate_key(KeyKind.P256, os.urandom)
-        addresses = [ip_address("127.0.0.1"), ip_address("::1")]
         certificate = identity.issue_server_certificate(
-            key.public_key(), ["localhost"], addresses, self.ca, self.ca_key, now=self.now, random=os.urandom
+            key.public_key(),
+            ["localhost"],
+            [ip_address(address) for address in ("127.0.0.1", "::1", *more)],
+            self.ca,
+            self.ca_key,
+            now=self.now,
+            random=os.urandom,
         )
         return self._hold(name, certificate, key)
 

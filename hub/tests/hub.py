@@ -28,8 +28,10 @@ class Hub:
         *,
         window: float = 0.2,
         program: str = "sie_hub.cli",
+        address: str = "127.0.0.1",
     ) -> None:
         self.directory = directory
+        self.address = address
         self.broker = broker
         self.pki = pki
         self.program = program
@@ -39,7 +41,7 @@ class Hub:
         self.path = directory / "hub.yml"
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
         self.registry.mkdir(parents=True)
-        server = pki.server()
+        server = pki.server("server", address)
         self.path.write_text(
             yaml.safe_dump(
                 {
@@ -48,7 +50,7 @@ class Hub:
                     "nats": {"url": broker.url},
                     "ca": {"certificate": str(pki.ca_held.certificate)},
                     "ingest": {
-                        "listen": [f"127.0.0.1:{self.port}"],
+                        "listen": [f"{address}:{self.port}"],
                         "certificate": str(server.certificate),
                         "key": str(server.key),
                         "metrics": f"127.0.0.1:{self.metrics['ingest']}",
@@ -62,7 +64,7 @@ class Hub:
     @property
     def url(self) -> str:
         """Where sensors deliver."""
-        return f"wss://localhost:{self.port}"
+        return f"wss://{self.address}:{self.port}"
 
     def config(self) -> Config:
         """The configuration as every unit reads it."""
@@ -87,12 +89,16 @@ class Hub:
         temporary.write_text(yaml.safe_dump(document))
         temporary.replace(self.registry / f"{participant}.yml")
 
-    def start(self, unit: str) -> None:
+    def start(self, unit: str, **environment: str) -> None:
         """Start a unit as a program."""
         with (self.directory / f"{unit}.log").open("ab") as output:
             self._processes[unit] = subprocess.Popen(
                 [sys.executable, "-m", self.program, unit, "--config", str(self.path)],
-                env={**os.environ, "CREDENTIALS_DIRECTORY": str(self.broker.credentials(unit))},
+                env={
+                    **os.environ,
+                    "CREDENTIALS_DIRECTORY": str(self.broker.credentials(unit)),
+                    **environment,
+                },
                 stdout=output,
                 stderr=subprocess.STDOUT,
             )

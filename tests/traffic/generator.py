@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv6Address, ip_address
+from typing import NamedTuple
 
 import dns.flags
 import dns.message
@@ -33,14 +34,25 @@ RRset = tuple[str, str, tuple[str, ...]]
 """Owner in lower case, type, sorted rdata: all in presentation form."""
 
 
+class Exchange(NamedTuple):
+    """One transaction as it went over the wire: addresses, the resolver's port, and the DNS messages."""
+
+    resolver: IPv4Address | IPv6Address
+    port: int
+    server: IPv4Address | IPv6Address
+    query: bytes
+    response: bytes | None
+
+
 @dataclass
 class Traffic:
-    """Frames and their truth.
+    """Frames and their truth: every transaction in `exchanges`, in the order of their queries.
 
     `rrsets` counts in how many responses that a hub takes (NOERROR, answered in full) each RRset stands.
     """
 
     frames: list[Frame] = field(default_factory=list)
+    exchanges: list[Exchange] = field(default_factory=list)
     transactions: int = 0
     unanswered: int = 0
     noise_frames: int = 0
@@ -72,20 +84,20 @@ def _add_transaction(traffic: Traffic, world: World, number: int, time: float) -
     resolver = RESOLVERS[0 if version == 4 else 1]
     server = (world.tld if referral else zone).server_address(version)
     port = 1024 + number % 60_000
-    traffic.frames.append(
-        Frame(time, udp_frame(resolver, port, server, 53, query.to_wire(want_shuffle=False)))
-    )
+    asked = query.to_wire(want_shuffle=False)
+    traffic.frames.append(Frame(time, udp_frame(resolver, port, server, 53, asked)))
     traffic.transactions += 1
     if world.random.random() < UNANSWERED_SHARE:
         traffic.unanswered += 1
+        traffic.exchanges.append(Exchange(resolver, port, server, asked, None))
         return
     response = _referral(query, zone) if referral else _answer(world, query, zone, host, rrtype)
     if response.rcode() == dns.rcode.NOERROR:
         traffic.rrsets.update(_observed(response))
     delay = world.random.uniform(0.001, 0.05)
-    traffic.frames.append(
-        Frame(time + delay, udp_frame(server, 53, resolver, port, response.to_wire(want_shuffle=False)))
-    )
+    answered = response.to_wire(want_shuffle=False)
+    traffic.frames.append(Frame(time + delay, udp_frame(server, 53, resolver, port, answered)))
+    traffic.exchanges.append(Exchange(resolver, port, server, asked, answered))
 
 
 def _question_name(zone: Zone, host: str, rrtype: str) -> str:
