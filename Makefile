@@ -81,6 +81,11 @@ bench: develop ## measure the sensor beside its peers, of which those count that
 bench-trampoline: develop ## measure delivery alone: a spool to a hub, and 500 sensors to one (no root)
 	@$(BIN)/python -m tests.bench trampoline
 
+.PHONY: faults
+faults: develop ## inject every fault between sensor and hub, and write docs/reference/faults.md (root)
+	sh molecule/topology/prerequisites.sh
+	@$(BIN)/python -m tests.faults
+
 # ---- checks ------------------------------------------------------------------------------------------------------
 
 .PHONY: lint lint-rust lint-python lint-ansible
