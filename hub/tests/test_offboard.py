@@ -14,7 +14,7 @@ import yaml
 
 from sie_hub.enrol.tokens import TokenStore
 from sie_hub.ingest.ledger import Ledger
-from sie_hub.nats_link import Unavailable
+from sie_hub.nats_errors import Unavailable
 from sie_hub.offboard import accounts_of
 from sie_hub.registry import Registry, account_name, read_participant, sha256_hex
 from sie_hub.registry_edit import RegistryEditor
@@ -137,6 +137,7 @@ PURGED = {
     "stream_positions": 2,
     "ledger_entries": 2,
     "file_names": 1,
+    "probes": 0,
     "dropped_files": 3,
     "refused_files": 1,
 }

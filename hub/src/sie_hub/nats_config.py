@@ -105,7 +105,7 @@ USERS: Final = (
         "offboard",
         tuple(
             f"$JS.API.STREAM.{verb}.{stream}"
-            for stream in (RAW, POSITION, LEDGER, TAKEN)
+            for stream in (RAW, POSITION, LEDGER, TAKEN, PROBE)
             for verb in ("INFO", "PURGE")
         ),
     ),

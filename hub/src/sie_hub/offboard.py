@@ -21,7 +21,7 @@ from sie_hub.ingest.drop import forget_account
 from sie_hub.nats_link import Link
 from sie_hub.registry import Participant, account_name
 from sie_hub.registry_edit import MODE
-from sie_hub.streams import LEDGER, POSITION, RAW, TAKEN
+from sie_hub.streams import LEDGER, POSITION, PROBE, RAW, TAKEN
 
 SUFFIX: Final = ".offboarded.json"
 
@@ -33,6 +33,7 @@ STREAMS: Final = {
     "stream_positions": (POSITION, "$KV.POSITION.{}.>"),
     "ledger_entries": (LEDGER, "$KV.LEDGER.{}.>"),
     "file_names": (TAKEN, "$KV.TAKEN.{}.>"),
+    "probes": (PROBE, "$KV.PROBE.{}.>"),
 }
 """What of a participant is in the streams: what it is called in the record, where, and under which subjects.
 SIE is not among them: its records are merged and carry no source."""

@@ -15,7 +15,8 @@ from sie_hub import log
 from sie_hub.cli import EXIT_CODES, EXIT_FAILURE, EXIT_OK, add_config_argument
 from sie_hub.config import load_config, read_secret
 from sie_hub.enrol.cli import speaking
-from sie_hub.nats_link import Link, Unavailable, open_link
+from sie_hub.nats_errors import Unavailable
+from sie_hub.nats_link import Link, open_link
 from sie_hub.offboard import (
     Record,
     added,
