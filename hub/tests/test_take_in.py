@@ -18,6 +18,7 @@ from sie_hub.nats_link import Link
 from sie_hub.registry import Registry, account_name
 from sie_hub.streams import (
     HEADER_FILE,
+    HEADER_PART,
     HEADER_SEQUENCE,
     HEADER_SOURCE,
     MAX_MESSAGE,
@@ -40,6 +41,7 @@ class Drop:
         self.directory = directory
         self.hub = hub
         self.registry = Registry(hub.registry)
+        self.quota = 1 << 30
         self.metrics = CollectorRegistry()
         self.ledger = Ledger(link)
         self.link = link
@@ -50,7 +52,7 @@ class Drop:
         """A unit that has just started: it knows nothing but what is on disk and in the streams."""
         self.metrics = CollectorRegistry()
         metrics = Metrics(self.metrics, self.link, self.registry)
-        self.take_in = TakeIn(self.directory, self.registry, self.link, metrics, self.ledger)
+        self.take_in = TakeIn(self.directory, self.quota, self.registry, self.link, metrics, self.ledger)
 
     def channel(self, source: int = 7, channel: int = 202) -> Path:
         path = self.directory / account_name(source) / "up" / f"ch{channel}"
@@ -164,11 +166,55 @@ async def test_a_crash_between_storing_and_remembering_stores_nothing_twice(
     place: Drop, broker: Broker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     writer = NamedWriter(place.link, "isp_a", "legacy", 9)
-    await writer._put("a.nmsg", "d" * 64, 203, NMSG)  # and the name was never remembered
-    assert await writer.store("a.nmsg", "d" * 64, 203, NMSG) is Fate.STORED
-    assert await writer.store("a.nmsg", "d" * 64, 203, NMSG) is Fate.DUPLICATE
-    assert await writer.store("a.nmsg", "e" * 64, 203, NMSG) is Fate.CONFLICT
+    await writer._put("a.nmsg", "d" * 64, 203, [NMSG])  # and the name was never remembered
+    assert await writer.store("a.nmsg", "d" * 64, 203, [NMSG]) is Fate.STORED
+    assert await writer.store("a.nmsg", "d" * 64, 203, [NMSG]) is Fate.DUPLICATE
+    assert await writer.store("a.nmsg", "e" * 64, 203, [NMSG]) is Fate.CONFLICT
     assert len(await broker.raw()) == 1
+
+
+def container(size: int) -> bytes:
+    """An NMSG container of so many octets, header included."""
+    return (
+        b"NMSG\x00\x02" + (size - drop.NMSG_HEADER).to_bytes(4, "big") + os.urandom(size - drop.NMSG_HEADER)
+    )
+
+
+async def test_a_large_file_becomes_several_messages_of_whole_containers(place: Drop, broker: Broker) -> None:
+    containers = [container(size) for size in (3 << 20, 3 << 20, 3 << 20, MAX_MESSAGE, 100)]
+    path = place.channel(9, 203) / "large.nmsg"
+    for _ in range(2):
+        path.write_bytes(b"".join(containers))
+        await place.take_in.round()
+        assert not path.exists()
+    messages = await broker.raw()
+    assert [message.data for message in messages] == [
+        containers[0] + containers[1],
+        containers[2],
+        containers[3],
+        containers[4],
+    ]
+    assert [message.number(HEADER_PART) for message in messages] == [1, 2, 3, 4]
+    assert place.outcomes == {"stored": 1, "duplicate": 1}
+
+
+@pytest.mark.parametrize("stored", [1, 2, 3])
+async def test_a_crash_between_two_parts_stores_each_once(place: Drop, broker: Broker, stored: int) -> None:
+    parts = [b"NMSG one", b"NMSG two", b"NMSG three"]
+    writer = NamedWriter(place.link, "isp_a", "legacy", 9)
+    await writer._put("a.nmsg", "d" * 64, 203, parts[:stored])  # and then there was no more time
+    assert await writer.store("a.nmsg", "d" * 64, 203, parts) is Fate.STORED
+    assert [message.data for message in await broker.raw()] == parts
+
+
+async def test_a_container_that_fits_no_message_is_laid_aside_with_its_file(
+    place: Drop, broker: Broker, caplog: pytest.LogCaptureFixture
+) -> None:
+    (place.channel(9, 203) / "large.nmsg").write_bytes(NMSG + container(MAX_MESSAGE + 1))
+    await place.take_in.round()
+    assert place.outcomes == {"size": 1}
+    assert f"a container of {MAX_MESSAGE + 1} octets, over the limit of {MAX_MESSAGE}" in said(caplog)
+    assert await broker.raw() == []
 
 
 async def test_a_file_that_still_grows_waits_and_one_that_does_not_is_laid_aside(
@@ -196,7 +242,7 @@ async def test_what_cannot_be_taken_is_laid_aside_with_its_reason_and_nothing_el
     os.mkfifo(channel / "pipe.nmsg")
     (channel / "directory.nmsg").mkdir()
     (channel / "no container.txt").write_bytes(b"x")
-    os.truncate(os.open(channel / "large.nmsg", os.O_CREAT | os.O_WRONLY), MAX_MESSAGE + 1)
+    os.truncate(os.open(channel / "large.nmsg", os.O_CREAT | os.O_WRONLY), drop.MAX_FILE + 1)
     (place.channel(7, 203) / "elsewhere.nmsg").write_bytes(NMSG)
     place.put(1)
     await place.take_in.round()
@@ -262,6 +308,75 @@ async def test_uploads_that_broke_off_long_ago_are_cleared_away(place: Drop) -> 
     await place.take_in.round()
     assert (old.exists(), new.exists()) == (False, True)
     assert place.outcomes == {"abandoned": 1}
+
+
+async def test_an_account_may_have_so_much_waiting_and_no_more(
+    place: Drop, broker: Broker, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Of who may not deliver nothing is taken, so everything waits: what fits stays, from the first on."""
+    revoked = {"at": "2026-11-20T10:00:00Z", "reason": "key stolen"}
+    entry = {"channels": [202], "source": 7, "revoked": revoked}
+    place.hub.register("isp_a", {"ns1": entry}, uploads={"legacy": {"channels": [202], "source": 9}})
+    place.registry.reload()
+    place.quota = 3000
+    place.start()
+    paths = [place.put(sequence, octets=bytes(1000)) for sequence in range(1, 5)]
+    (place.channel() / ".5.part").write_bytes(bytes(1000))
+    (place.channel() / ".hoard").mkdir()
+    (place.channel() / ".hoard" / "file").write_bytes(bytes(1000))
+    (place.channel().parent / "elsewhere").mkdir()
+    await place.take_in.round()
+    assert [path.exists() for path in paths] == [True, True, False, False]
+    assert sorted(path.name for path in place.channel().iterdir()) == [path.name for path in paths[:2]]
+    assert not (place.channel().parent / "elsewhere").exists()
+    assert place.outcomes == {"quota": 5}
+    assert place.refused == []
+    told = (place.channel().parent / "refused.txt").read_text().splitlines()
+    assert len(told) == 3
+    assert "is not taken: more than the 3000 octets wait that an account may have here" in told[0]
+    await place.take_in.round()
+    assert place.outcomes == {"quota": 5}
+
+
+async def test_beyond_the_quota_what_may_be_nowhere_else_is_laid_aside(place: Drop) -> None:
+    place.quota = 100
+    place.start()
+    for number in range(3):
+        (place.channel(9, 203) / f"{number}.nmsg").write_bytes(NMSG[:-1].ljust(60, b"x"))
+    await place.take_in.round()  # torn ones wait, since they may still be growing
+    assert place.refused == ["sie-00000009.ch203.1.nmsg", "sie-00000009.ch203.2.nmsg"]
+    assert place.outcomes == {"quota": 2}
+
+
+async def test_whoever_sends_can_read_what_was_not_taken(place: Drop) -> None:
+    for number in range(drop.MAX_SAID + 5):
+        (place.channel() / f"{number:02}.txt").write_bytes(b"x")
+    await place.take_in.round()
+    told = (place.channel().parent / "refused.txt").read_text().splitlines()
+    assert len(told) == drop.MAX_SAID
+    assert "ch202/24.txt is not taken: its name is neither" in told[-1]
+
+
+async def test_what_was_refused_is_told_without_following_where_its_reader_points(
+    place: Drop, tmp_path: Path
+) -> None:
+    secret = tmp_path / "secret"
+    secret.write_text("kept")
+    (place.channel().parent / "refused.txt").symlink_to(secret)
+    (place.channel() / "a.txt").write_bytes(b"x")
+    await place.take_in.round()
+    assert secret.read_text() == "kept"
+    assert not (place.channel().parent / "refused.txt").is_symlink()
+
+
+def test_refused_folders_are_bounded_by_what_is_in_them(place: Drop, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(drop, "REFUSED_OCTETS", 20_000)
+    folder = drop.Folder(place.directory, account_name(7))
+    for number in range(4):
+        (place.channel() / f"{number}").mkdir()
+        (place.channel() / f"{number}" / "file").write_bytes(bytes(5_000))
+        folder.refuse(Waiting(202, f"{number}", 4096, 0.0, False))
+    assert place.refused == ["sie-00000007.ch202.2", "sie-00000007.ch202.3"]
 
 
 def test_refused_files_are_bounded(place: Drop, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -162,6 +162,12 @@ TABLE: Final = Table(
         help="the directory of the drop, into which sensors put files over SSH; without it none is looked at",
     ),
     Setting(
+        "ingest.drop_quota",
+        Octets(1 << 26, 1 << 40),
+        default=8 << 30,
+        help="how much of one account may wait in the drop: by default a day of an extremely busy resolver",
+    ),
+    Setting(
         "probe.zone",
         Text(EXCHANGE_NAME, "a lower-case domain name"),
         default=None,

@@ -56,6 +56,7 @@ HEADER_TRANSACTIONS: Final = "Sie-Transactions"  # RAW: payloads in the containe
 HEADER_STORED_CONTAINERS: Final = "Sie-Stored-Containers"  # RAW, POSITION: of the stream, this one included
 HEADER_STORED_TRANSACTIONS: Final = "Sie-Stored-Transactions"  # and the transactions in them
 HEADER_FILE: Final = "Sie-File"  # RAW: the name of the file of others that it was
+HEADER_PART: Final = "Sie-Part"  # RAW: which part of that file, from 1, where it is more than one message
 HEADER_SOURCE: Final = "Sie-Source"  # RAW: the source id that the registry gives the sensor
 HEADER_RAW_FIRST: Final = "Sie-Raw-First"  # SIE: the range of RAW that the message covers, both ends included
 HEADER_RAW_LAST: Final = "Sie-Raw-Last"

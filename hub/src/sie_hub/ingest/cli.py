@@ -52,7 +52,9 @@ async def _ingest(unit: Unit, config: Config) -> None:
         _collect_seldom()
         beside = [asyncio.create_task(ledger.keep())]
         if config["ingest.drop"] is not None:
-            take_in = TakeIn(config["ingest.drop"], registry, link, metrics, ledger)
+            take_in = TakeIn(
+                config["ingest.drop"], config["ingest.drop_quota"], registry, link, metrics, ledger
+            )
             beside.append(asyncio.create_task(take_in.run()))
         try:
             unit.ready(f"taking containers on {', '.join(server.addresses)}; {behind} positions were behind")

@@ -20,6 +20,7 @@ import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -39,8 +40,21 @@ REFUSED_FILES: Final = 1000
 REFUSED_OCTETS: Final = 1 << 30
 """Refused files that are kept, and their octets; of more the oldest go."""
 
+MAX_FILE: Final = 64 << 20
+"""A file of others, which is held in memory while it is stored: thirteen times the 5 MB that an extremely
+busy resolver makes in a minute."""
+
+MAX_SAID: Final = 20
+"""Refusals that an account can read of itself, the last ones."""
+
+MAX_SAID_OCTETS: Final = 16 << 10
+"""Twenty of some 300 octets, and as much again for names."""
+
 NMSG_HEADER: Final = 10
 ZSTD_MAGIC: Final = bytes.fromhex("28b52ffd")
+
+FILES_OF_UP: Final = ("accounts.json", "position.json", "refused.txt")
+"""What there is beside the folders of channels."""
 
 _CHANNEL: Final = re.compile(r"ch([1-9][0-9]{0,4})")
 _OF_SENSOR: Final = re.compile(r"([0-9a-f]{16})\.([0-9]{20})\.([0-9]{8})\.nmsg\.zst")
@@ -85,10 +99,11 @@ class Waiting:
 
 
 class Listing(NamedTuple):
-    """What is next to be taken in, and how many files there are in all."""
+    """What is next to be taken in; how many files there are, and the octets of all, hidden ones included."""
 
     files: list[Waiting]
     total: int
+    octets: int
 
 
 class Refusal(NamedTuple):
@@ -109,11 +124,24 @@ def refusal(file: Waiting, channels: frozenset[int]) -> Refusal | None:
         return Refusal(
             "channel", f"channel {file.channel} is not registered for this account, only {allowed}"
         )
-    if file.size > MAX_MESSAGE:
-        return Refusal(
-            "size", f"it has {file.size} octets, over the limit of {MAX_MESSAGE}; make files smaller"
-        )
+    most = MAX_FILE if file.numbered is None else MAX_MESSAGE
+    if file.size > most:
+        return Refusal("size", f"it has {file.size} octets, over the limit of {most}; make files smaller")
     return None
+
+
+def pieces(data: bytes, most: int = MAX_MESSAGE) -> list[bytes] | Refusal:
+    """Whole NMSG containers as few messages of a stream, in order, each as large as can be."""
+    at, begins, cut = 0, 0, []
+    while at < len(data):
+        length = NMSG_HEADER + int.from_bytes(data[at + 6 : at + NMSG_HEADER], "big")
+        if length > most:
+            return Refusal("size", f"it holds a container of {length} octets, over the limit of {most}")
+        if at + length - begins > most:
+            cut.append(data[begins:at])
+            begins = at
+        at += length
+    return [*cut, data[begins:]]
 
 
 def whole(data: bytes, *, compressed: bool) -> bool:
@@ -144,6 +172,7 @@ class Folder:
         files: list[Waiting] = []
         total = 0
         with self._opened() as up:
+            octets = _octets_below(up)
             for directory in sorted(_names(up)):
                 match = _CHANNEL.fullmatch(directory)
                 if match is not None:
@@ -151,7 +180,7 @@ class Folder:
                         names = sorted(name for name in _names(channel) if not name.startswith("."))
                         total += len(names)
                         files += _files(channel, int(match[1]), names[: ROUND_FILES - len(files)])
-        return Listing(files, total)
+        return Listing(files, total, octets)
 
     def clear_abandoned(self) -> int:
         """Remove what uploads that broke off long ago have left; returns how many files."""
@@ -171,7 +200,7 @@ class Folder:
     def read(self, file: Waiting) -> bytes:
         """The octets of a file."""
         with self._channel(file) as channel:
-            return _read(file.name, channel, MAX_MESSAGE)
+            return _read(file.name, channel, MAX_FILE)
 
     def remove(self, file: Waiting) -> None:
         """Let a file go that is stored."""
@@ -183,12 +212,44 @@ class Folder:
         aside = self._refused / f"{time.time_ns()}.{self.account}.ch{file.channel}.{_printable(file.name)}"
         with self._channel(file) as channel:
             os.rename(file.name, aside, src_dir_fd=channel)
-        kept = [path for path in sorted(self._refused.iterdir(), reverse=True) if not path.is_dir()]
         octets = 0
-        for count, path in enumerate(kept, start=1):
-            octets += path.lstat().st_size
+        for count, path in enumerate(sorted(self._refused.iterdir(), reverse=True), start=1):
+            octets += _octets(path)
             if count > REFUSED_FILES or (octets > REFUSED_OCTETS and count > 1):
-                path.unlink()
+                _discard(path)
+
+    def excess(self, quota: int) -> Iterator[Waiting]:
+        """What waits beyond a quota of octets: in each channel hidden files, then what is last by name."""
+        octets = 0
+        with self._opened() as up:
+            for directory in sorted(_names(up)):
+                match = _CHANNEL.fullmatch(directory)
+                if match is not None:
+                    with _within(up, directory) as channel:
+                        names = sorted(_names(channel), key=lambda name: (name.startswith("."), name))
+                        for file in _files(channel, int(match[1]), names):
+                            octets += file.size
+                            if octets > quota:
+                                yield file
+
+    def discard_strays(self) -> int:
+        """Remove what stands where nothing is looked for, and folders within channels. Returns how many."""
+        removed = 0
+        with self._opened() as up:
+            for name in _names(up):
+                if _CHANNEL.fullmatch(name) is not None:
+                    with _within(up, name) as channel:
+                        folders = [inner for inner in _names(channel) if _is_folder(inner, channel)]
+                        for inner in folders:
+                            shutil.rmtree(inner, ignore_errors=True, dir_fd=channel)
+                    removed += len(folders)
+                elif name.removeprefix(".").removesuffix(".part").removesuffix(".new") not in FILES_OF_UP:
+                    if _is_folder(name, up):
+                        shutil.rmtree(name, ignore_errors=True, dir_fd=up)
+                    else:
+                        os.unlink(name, dir_fd=up)
+                    removed += 1
+        return removed
 
     def accounts(self) -> bytes | None:
         """What the sensor last said about itself; None if nothing."""
@@ -200,8 +261,20 @@ class Folder:
 
     def say_position(self, stream: int, position: int) -> None:
         """Tell the sensor what of its stream is stored durably."""
-        text = json.dumps({"stream": f"{stream:016x}", "position": position})
-        temporary = ".position.json.new"
+        self._say("position.json", json.dumps({"stream": f"{stream:016x}", "position": position}))
+
+    def say_refusal(self, sentence: str) -> None:
+        """Tell whoever sends what was not taken, below what was told before."""
+        with self._opened() as up:
+            try:
+                said = _read("refused.txt", up, MAX_SAID_OCTETS).decode(errors="replace").splitlines()
+            except OSError:
+                said = []  # nothing yet, or something else that its owner has laid there
+        at = datetime.now(UTC).isoformat(timespec="seconds")
+        self._say("refused.txt", "\n".join([*said, f"{at} {sentence}"][-MAX_SAID:]))
+
+    def _say(self, name: str, text: str) -> None:
+        temporary = f".{name}.new"
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
         with self._opened() as up:
             with suppress(FileNotFoundError):
@@ -210,7 +283,7 @@ class Folder:
             with os.fdopen(descriptor, "w") as file:
                 os.fchmod(descriptor, 0o644)  # readable by the account, which owns the directory around it
                 file.write(f"{text}\n")
-            os.replace(temporary, "position.json", src_dir_fd=up, dst_dir_fd=up)
+            os.replace(temporary, name, src_dir_fd=up, dst_dir_fd=up)
 
     @contextmanager
     def _opened(self) -> Iterator[int]:
@@ -239,7 +312,7 @@ def forget_account(drop: Path, account: str, *, dry_run: bool) -> tuple[int, int
     )
     if not dry_run:
         for path in refused:
-            path.unlink()
+            _discard(path)
         with suppress(FileNotFoundError):
             shutil.rmtree(root)
     return waiting, len(refused)
@@ -279,6 +352,36 @@ def _look(name: str, directory: int) -> os.stat_result | None:
         return os.stat(name, dir_fd=directory, follow_symlinks=False)
     except FileNotFoundError:
         return None  # it was renamed since
+
+
+def _is_folder(name: str, directory: int) -> bool:
+    state = _look(name, directory)
+    return state is not None and stat.S_ISDIR(state.st_mode)
+
+
+def _octets_below(directory: int) -> int:
+    """The octets of every file below a directory; links count as what they are."""
+    octets = 0
+    for _place, _folders, names, within in os.fwalk(".", dir_fd=directory):
+        states = (_look(name, within) for name in names)
+        octets += sum(state.st_size for state in states if state is not None)
+    return octets
+
+
+def _octets(path: Path) -> int:
+    """How much a file has, or a folder with everything in it."""
+    return path.lstat().st_size + sum(
+        Path(directory, name).lstat().st_size
+        for directory, _folders, names in os.walk(path)
+        for name in names
+    )
+
+
+def _discard(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink()
 
 
 def _read(name: str, directory: int, most: int) -> bytes:

@@ -102,6 +102,7 @@ DROP: Final = (
     "name",
     "kind",
     "torn",
+    "quota",
     "abandoned",
 )
 """Outcomes of a file in the drop: exactly one each."""

@@ -9,7 +9,7 @@ the truth again."""
 import asyncio
 import secrets
 from collections import OrderedDict
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from enum import Enum
@@ -22,6 +22,7 @@ from sie_hub.streams import (
     HEADER_CODEC,
     HEADER_DIGEST,
     HEADER_FILE,
+    HEADER_PART,
     HEADER_SEQUENCE,
     HEADER_SOURCE,
     HEADER_STORED_CONTAINERS,
@@ -217,39 +218,45 @@ class NamedWriter:
         self._source = Source(participant, upload, FILES)
         self._source_id = source_id
 
-    async def store(self, name: str, digest: str, channel: int, data: bytes) -> Fate:
-        """Put a file into RAW unless it was there. Returns when it is on disk. Raises `Unstorable`."""
+    async def store(self, name: str, digest: str, channel: int, parts: Sequence[bytes]) -> Fate:
+        """Put a file into RAW, a message for each part, unless it was there. Returns when it is on disk.
+
+        Raises `Unstorable`."""
         async with _in_time(f"the file {name} could not be stored"):
             subject = self._source.taken_subject(name)
             taken = await self._link.persist(lambda: self._link.last_message(TAKEN, subject))
             if taken is not None:
                 same = taken.headers.get(HEADER_DIGEST) == digest
                 return Fate.DUPLICATE if same else Fate.CONFLICT
-            await self._put(name, digest, channel, data)
+            await self._put(name, digest, channel, parts)
             remembered = {HEADER_DIGEST: digest}
             await self._link.persist(lambda: self._link.publish(subject, name.encode(), remembered))
         return Fate.STORED
 
-    async def _put(self, name: str, digest: str, channel: int, data: bytes) -> None:
+    async def _put(self, name: str, digest: str, channel: int, parts: Sequence[bytes]) -> None:
         subject = self._source.raw_subject(channel)
-        headers = _raw_headers(Arrival(channel, data, "none"), self._source_id)
+        headers = _raw_headers(Arrival(channel, b"", "none"), self._source_id)
         headers |= {HEADER_FILE: name, HEADER_DIGEST: digest}
         while True:
             last = await self._link.persist(lambda: self._link.last_message(RAW, subject))
-            if last is not None and (last.headers.get(HEADER_FILE), last.headers.get(HEADER_DIGEST)) == (
-                name,
-                digest,
-            ):
+            stored = _parts_stored(last, name, digest)
+            if stored >= len(parts):
                 return
+            number = {HEADER_PART: str(stored + 1)}
             fence = expect_last_of_subject(last.sequence if last is not None else 0)
             try:
-                await self._link.publish(subject, data, headers | fence)
+                await self._link.publish(subject, parts[stored], headers | number | fence)
             except Fenced:
                 continue
             except Unavailable:
                 await asyncio.sleep(RETRY_WAIT)
-            else:
-                return
+
+
+def _parts_stored(last: StoredMessage | None, name: str, digest: str) -> int:
+    """How many parts of a file are in RAW, by the last message of its subject."""
+    if last is None or (last.headers.get(HEADER_FILE), last.headers.get(HEADER_DIGEST)) != (name, digest):
+        return 0
+    return last.number(HEADER_PART) or 1
 
 
 def position_in(message: StoredMessage) -> int:

@@ -25,6 +25,7 @@ from sie_hub.ingest.drop import (
     Numbered,
     Refusal,
     Waiting,
+    pieces,
     refusal,
     whole,
 )
@@ -46,8 +47,11 @@ _log = logging.getLogger(__name__)
 class TakeIn:
     """Takes files in until cancelled. One task; the disk is waited for in threads."""
 
-    def __init__(self, drop: Path, registry: Registry, link: Link, metrics: Metrics, ledger: Ledger) -> None:
+    def __init__(
+        self, drop: Path, quota: int, registry: Registry, link: Link, metrics: Metrics, ledger: Ledger
+    ) -> None:
         self._drop = drop
+        self._quota = quota
         self._registry = registry
         self._link = link
         self._metrics = metrics
@@ -79,7 +83,7 @@ class TakeIn:
                 waiting += found
                 more = more or found > ROUND_FILES
             except Refused as refused:
-                held += (await asyncio.to_thread(folder.waiting)).total
+                held += await self._hold(folder)
                 self._complain(folder, refused.sentence)
             except OSError as error:
                 self._complain(folder, f"cannot be used: {error.strerror}; look at its owner and mode")
@@ -98,7 +102,7 @@ class TakeIn:
         """Take in what one account has put there. Returns how many files it had."""
         # Read before the files are listed: whatever it says was delivered is among them, or taken already.
         accounts = await asyncio.to_thread(folder.accounts)
-        files, total = await asyncio.to_thread(folder.waiting)
+        files, total, octets = await asyncio.to_thread(folder.waiting)
         streams: dict[int, StreamWriter] = {}
         for file in files:
             fault = refusal(file, source.channels)
@@ -119,7 +123,32 @@ class TakeIn:
                     await self._remove(folder, file)
         if accounts is not None and total == len(files):
             self._hear(source, folder, accounts)
+        if octets > self._quota:
+            await self._trim(folder)
         return total
+
+    async def _hold(self, folder: Folder) -> int:
+        """Leave what an account has put there that may not deliver, within its quota; how many files."""
+        _files, total, octets = await asyncio.to_thread(folder.waiting)
+        if octets > self._quota:
+            await self._trim(folder)
+        return total
+
+    async def _trim(self, folder: Folder) -> None:
+        """Let no more wait than an account may have. What a sensor still has is removed, for it comes again;
+        what may be nowhere else is laid aside."""
+        strays = await asyncio.to_thread(folder.discard_strays)
+        self._metrics.drop_files.labels("quota").inc(strays)
+        for file in await asyncio.to_thread(lambda: list(folder.excess(self._quota))):
+            sentence = (
+                f"more than the {self._quota} octets wait that an account may have here;"
+                " a sensor puts it there again, others must"
+            )
+            if file.numbered is not None or file.name.startswith("."):
+                await self._remove(folder, file)
+                await self._account_for(folder, file, Refusal("quota", sentence))
+            else:
+                await self._refuse(folder, file, Refusal("quota", sentence))
 
     async def _writer(self, source: Sensor | Upload, stream: int) -> StreamWriter:
         writer = self._writers.get((source.source, stream))
@@ -162,8 +191,11 @@ class TakeIn:
                     None  # it may still be growing: whoever puts files there renames them when they are whole
                 )
             return Refusal("torn", "it does not consist of whole NMSG containers")
+        parts = pieces(data)
+        if isinstance(parts, Refusal):
+            return parts
         writer = NamedWriter(self._link, source.participant, source.name, source.source)
-        fate = await writer.store(file.name, hashlib.sha256(data).hexdigest(), file.channel, data)
+        fate = await writer.store(file.name, hashlib.sha256(data).hexdigest(), file.channel, parts)
         if fate is Fate.CONFLICT:
             return Refusal("conflict", "a file of this name was taken before, with another content")
         self._metrics.drop_files.labels(fate.value).inc()
@@ -180,8 +212,14 @@ class TakeIn:
 
     async def _refuse(self, folder: Folder, file: Waiting, fault: Refusal) -> None:
         await asyncio.to_thread(folder.refuse, file)
+        await self._account_for(folder, file, fault)
+
+    async def _account_for(self, folder: Folder, file: Waiting, fault: Refusal) -> None:
+        """Count a file that is not taken, and say why, here and to whoever sends."""
         self._metrics.drop_files.labels(fault.outcome).inc()
-        self._complain(folder, f"{file.shown} is not taken: {fault.sentence}", fault.outcome)
+        sentence = f"{file.shown} is not taken: {fault.sentence}"
+        await asyncio.to_thread(folder.say_refusal, sentence)
+        self._complain(folder, sentence, fault.outcome)
 
     def _hear(self, source: Sensor | Upload, folder: Folder, record: bytes) -> None:
         """Enter a sensor's own words in the ledger, once for each version of them."""
