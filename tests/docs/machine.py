@@ -222,6 +222,16 @@ def with_hub(on: Machine) -> None:
     on.await_true("enrol and ingest listen", lambda: on.listens(8444) and on.listens(8443))
 
 
+def with_operator(on: Machine) -> None:
+    """What the hub's operator has: the registry, and the example inventory, with which playbooks are read and
+    stop before the first host.
+    """
+    with_registry(on)
+    (on.work / "inventories").symlink_to(REPOSITORY / "inventories")
+    collections = f"export ANSIBLE_COLLECTIONS_PATH={REPOSITORY / 'collections'}\n"
+    on.stand_in("ansible-playbook", f'{collections}exec {BIN}/ansible-playbook --syntax-check "$@"')
+
+
 def with_a_request(on: Machine) -> None:
     """A hub, and what somebody has at hand who enrols by other programs than ours."""
     with_hub(on)

@@ -10,6 +10,7 @@ Preparation = Callable[[Machine], None]
 
 ON_A_MACHINE: Final[dict[str, Preparation]] = {
     "docs/explanation/privacy.md": machine.with_traffic,
+    "docs/handbook.md": machine.with_operator,
     "docs/guide/en/first-data.md": machine.with_bundle,
     "docs/how-to/dnstap.md": machine.with_agent_settings,
     "docs/how-to/participant-leaves.md": machine.with_a_sensor_to_remove,

@@ -11,7 +11,7 @@ from ansible.errors import AnsibleFilterError
 from jinja2 import Environment
 
 from sie_agent.config import load_config
-from tests.docs.pages import COLLECTION
+from tests.docs.pages import COLLECTION, read
 from tests.unit.test_sensor_settings import written
 
 PLUGIN: Any = runpy.run_path(str(COLLECTION / "plugins/filter/topology_advice.py"))
@@ -91,3 +91,9 @@ def test_the_example_inventory_follows_the_advice(vantage: str, tmp_path: Path) 
     chosen = {name: value for name, value in hosts["ns1"].items() if name.startswith("sensor_")}
     assert chosen["sensor_vantage"] == vantage
     assert load_config(written(tmp_path, **chosen)).sensor == "ns1"
+
+
+def test_the_handbook_explains_every_answer() -> None:
+    page = read("docs/handbook.md")
+    for option in SPECS["main"]["options"].keys() | {f"onboard_topology.{name}" for name in OPTIONS}:
+        assert f"`{option}`" in page or f"`{option}:" in page, option
