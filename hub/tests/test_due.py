@@ -118,6 +118,19 @@ def test_nothing_due_is_said_and_is_a_success(
     assert capsys.readouterr().out == "nothing is due\n"
 
 
+def test_a_hub_that_serves_on_loopback_alone_has_one_certificate_less(
+    tmp_path: Path, pki: Pki, capsys: pytest.CaptureFixture[str]
+) -> None:
+    hub = Hub(tmp_path, pki, TODAY, {})
+    settings = yaml.safe_load(hub.config.read_text())
+    del settings["serve"]
+    hub.config.write_text(yaml.safe_dump(settings))
+    _, due = hub.ask(capsys, "--days", "366")
+    assert [name for name in due if name.startswith("hub's")] == [
+        f"hub's certificate {name}" for name in ("enrol", "ingest")
+    ]
+
+
 def test_the_table_is_aligned_and_names_the_remedy(
     tmp_path: Path, pki: Pki, capsys: pytest.CaptureFixture[str]
 ) -> None:

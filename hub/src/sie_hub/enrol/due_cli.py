@@ -75,10 +75,10 @@ def _due(config: Config, now: datetime, within: timedelta, sensors_within: timed
     with acting_as_owner(directory):
         tokens = TokenStore(directory).list()
         renewals = RenewalStore(directory, timedelta(days=config["enrol.grace_days"])).list()
+    files = {name: config[f"{name}.certificate"] for name in ("ca", "enrol", "ingest", "serve")}
     own = {
-        "ca": config["ca.certificate"],
-        **{name: config[f"{name}.certificate"] for name in ("enrol", "ingest", "serve")},
-    }
+        name: path for name, path in files.items() if path is not None
+    }  # serve may do without, on loopback
     endings = [*agreements(participants, now.date()), *own_certificates(own)]
     certificates = sensor_certificates(participants, tokens, renewals, now.date())
     return [
