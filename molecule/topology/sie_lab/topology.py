@@ -161,11 +161,15 @@ class Lab:
         return f"{self.prefix}-{network}"
 
     def routes(self, host: Host) -> list[tuple[str, str]]:
-        """What an estate's host needs beyond its networks: the way to the hub, as (destination, next hop)."""
+        """What an estate's host needs beyond its networks: the way to the hub, as (destination, next hop).
+
+        It leaves where the host is managed, not where its resolver asks the world.
+        """
         hub_address = self.hub.management
         if hub_address is None or host is self.hub or host.domain is None:
             return []
-        gates = [gate for i in host.interfaces if (gate := self.hub.on(i.network)) is not None]
+        managed = [i.network for i in host.interfaces if str(i.address.v4) == host.management]
+        gates = [gate for network in managed if (gate := self.hub.on(network)) is not None]
         return [(f"{hub_address}/32", str(gate.address.v4)) for gate in gates]
 
 
