@@ -7,6 +7,7 @@ import logging
 import socket
 import ssl
 import threading
+import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import replace
@@ -15,6 +16,7 @@ from pathlib import Path
 import pytest
 
 from sie_agent.config import AgentConfig, load_config
+from sie_agent.session import SETTLE_PAUSE
 from sie_agent.spool import Spool, open_spool
 from sie_agent.uplink import State, Uplink
 
@@ -154,6 +156,51 @@ async def test_a_slow_hub_pushes_back_into_the_spool(
         hub.acknowledging.set()
         await until(lambda: spool.ledger.pending == 0)
     assert hub.received == list(range(1, 101))
+
+
+async def test_what_is_read_ahead_is_within_the_window_so_that_the_rest_can_be_trimmed(
+    config: AgentConfig, spool: Spool, authority: Authority
+) -> None:
+    hub = Hub()
+    hub.acknowledging.clear()
+    fill(spool, 50)
+    async with (
+        hub.listening(*authority.server(), authority.ca),
+        running(replace(config, hubs=(hub.url,)), spool) as uplink,
+    ):
+        await hub.until(lambda: len(hub.received) == config.window)
+        spool.set_bounds(spool.ledger.pending_octets + 300, config.spool_max_age)
+        fill(spool, 30)  # the 30 oldest that are not on their way make room
+        assert spool.ledger.trimmed_full == 30 * TRANSACTIONS
+        hub.acknowledging.set()
+        await until(lambda: spool.ledger.pending == 0)
+        assert uplink.in_flight == 0
+    assert hub.received == [*range(1, config.window + 1), *range(config.window + 31, 81)]
+
+
+async def test_many_acknowledgements_are_settled_together(
+    config: AgentConfig, spool: Spool, authority: Authority, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settled: list[int] = []
+    acknowledge = spool.acknowledge
+
+    def acknowledged(last: int) -> None:
+        settled.append(last)
+        acknowledge(last)
+
+    monkeypatch.setattr(spool, "acknowledge", acknowledged)
+    hub = Hub()
+    fill(spool, 200)
+    async with (
+        hub.listening(*authority.server(), authority.ca),
+        running(replace(config, hubs=(hub.url,)), spool),
+    ):
+        began = time.monotonic()
+        await until(lambda: spool.ledger.pending == 0)
+        seconds = time.monotonic() - began
+    assert settled == sorted(settled)
+    assert len(settled) <= 3 + seconds / SETTLE_PAUSE < 200
+    assert hub.received == list(range(1, 201))
 
 
 async def test_a_hub_that_goes_down_in_order_is_found_again(

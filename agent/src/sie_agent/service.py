@@ -27,6 +27,7 @@ from sie_agent.stages import fates
 from sie_agent.status import LostStatus, Status, UplinkStatus, describe
 from sie_agent.uplink import uplink_of
 from sie_core import __version__
+from sie_core.cycles import collect_seldom
 from sie_core.kinds import ConfigError
 from sie_core.systemd import Notifier
 
@@ -183,6 +184,7 @@ async def _serve(file: Path, config: AgentConfig, spool: Spool) -> None:
         metrics.port,
     )
     notifier.ready(_summary(agent.status()))
+    collect_seldom()
     beside = [
         asyncio.create_task(_reload_when(reloading, file, agent, notifier)),
         asyncio.create_task(_trim_what_is_too_old(spool)),

@@ -276,6 +276,13 @@ class BrokenRecord(ValueError):
     """Octets are no accounting record; the text says what they are instead."""
 
 
+class Room(NamedTuple):
+    """What may still be sent before an acknowledgement comes."""
+
+    payloads: int
+    octets: int
+
+
 class _InFlight(NamedTuple):
     sequence: int
     octets: int
@@ -407,6 +414,13 @@ class Trampoline:
         if self.version == 1:
             return not self._outgoing
         return len(self._in_flight) < self._window and self._in_flight_bytes < self._window_bytes
+
+    @property
+    def room(self) -> Room:
+        """What a version-2 sensor's window has room for; of its octets, one payload may go beyond."""
+        return Room(
+            max(0, self._window - len(self._in_flight)), max(0, self._window_bytes - self._in_flight_bytes)
+        )
 
     @property
     def in_flight(self) -> int:

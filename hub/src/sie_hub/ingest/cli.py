@@ -2,9 +2,9 @@
 
 import argparse
 import asyncio
-import gc
-from typing import Any, Final
+from typing import Any
 
+from sie_core.cycles import collect_seldom
 from sie_core.settings import Config
 from sie_hub.cli import add_config_argument
 from sie_hub.config import load_config
@@ -17,10 +17,6 @@ from sie_hub.nats_errors import Unavailable
 from sie_hub.nats_link import open_link
 from sie_hub.registry import Registry
 from sie_hub.unit import PageUnavailable, Unit, run_unit
-
-COLLECT_AFTER: Final = 20_000
-"""Objects made and not freed after which Python looks for cycles. After every 700, which is the default,
-looking through the objects of 150 sessions took a third of ingest's time."""
 
 
 def configure(_command: str, parser: argparse.ArgumentParser) -> None:
@@ -49,7 +45,7 @@ async def _ingest(unit: Unit, config: Config) -> None:
         await unit.unless_stopped(ledger.load())
         unit.pages["ledger"] = lambda: _page(ledger, registry)
         await server.start()
-        _collect_seldom()
+        collect_seldom()
         beside = [asyncio.create_task(ledger.keep())]
         if config["ingest.drop"] is not None:
             take_in = TakeIn(
@@ -74,13 +70,6 @@ async def _ingest(unit: Unit, config: Config) -> None:
             await ledger.write_all()
     finally:
         await link.close()
-
-
-def _collect_seldom() -> None:
-    """Have the collector of cycles leave alone what is there for good, and come more seldom."""
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(COLLECT_AFTER)
 
 
 async def _page(ledger: Ledger, registry: Registry) -> list[dict[str, Any]]:
