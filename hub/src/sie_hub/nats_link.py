@@ -101,6 +101,11 @@ class Link:
         """Whether requests have a chance now."""
         return self._up.is_set()
 
+    @property
+    def under_way(self) -> int:
+        """Publications that nats-server has not answered."""
+        return self._publisher.under_way
+
     async def open(self) -> None:
         """Connect, waiting for the server as long as it takes."""
         await self._client.connect(

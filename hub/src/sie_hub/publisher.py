@@ -30,6 +30,11 @@ class Publisher:
         self._awaited: dict[str, tuple[asyncio.Future[int], float]] = {}  # by token, the oldest first
         self._looking: asyncio.TimerHandle | None = None
 
+    @property
+    def under_way(self) -> int:
+        """Publications without an answer so far."""
+        return len(self._awaited)
+
     async def start(self) -> None:
         """Begin to listen for answers. To be called once, when the connection is up."""
         self._inbox = self._client.new_inbox()

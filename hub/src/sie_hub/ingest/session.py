@@ -172,21 +172,26 @@ class Session:
     async def _take_in(self) -> None:
         """Read messages while there is room for what they bring."""
         while not self._closed():
-            message = await self._websocket.receive()
-            if self._closed():
-                return  # `_pace` is closing the connection in order
-            if message.type is WSMsgType.PING:
-                await self._sent(self._websocket.pong(message.data))
-                continue
-            if message.type is WSMsgType.PONG:
-                continue
-            if message.type is not WSMsgType.BINARY:
-                await self._not_binary(message)
-            for event in self._trampoline.receive(message.data, time.monotonic()):
-                await self._on(event)
-            self._wake.set()
+            await self._take_in_next()
             if self._waiting_octets > WAITING_OCTETS or self._budget.exceeded:
                 await self._wait_for_room()
+
+    async def _take_in_next(self) -> None:
+        """Read one message. In a method of its own, so that nothing holds its octets while the next one is
+        awaited, which may be long."""
+        message = await self._websocket.receive()
+        if self._closed():
+            return  # `_pace` is closing the connection in order
+        if message.type is WSMsgType.PING:
+            await self._sent(self._websocket.pong(message.data))
+            return
+        if message.type is WSMsgType.PONG:
+            return
+        if message.type is not WSMsgType.BINARY:
+            await self._not_binary(message)
+        for event in self._trampoline.receive(message.data, time.monotonic()):
+            await self._on(event)
+        self._wake.set()
 
     async def _sent(self, sending: Awaitable[None]) -> None:
         """Wait until there is room for what is sent. A peer that takes nothing is cut off: it would not take
@@ -218,26 +223,34 @@ class Session:
             while not self._waiting:
                 self._arrived.clear()
                 await self._arrived.wait()
-            arrival, arrived_at = self._waiting[0]
-            assert self._writer is not None
-            try:
-                fate = await self._writer.store(arrival)
-            except Unstorable as failure:
-                self.end("storage", str(failure))
+            if not await self._store_next():
                 return
-            self._waiting.popleft()
-            self._waiting_octets -= len(arrival.data)
-            self._budget.give_back(len(arrival.data))
-            self._room.set()
-            self._count(fate.value, arrival)
-            if fate is Fate.CONFLICT:
-                self._alarm(f"container {arrival.sequence} arrived with another content than it has here")
-                self.end("conflict", f"container {arrival.sequence} is stored here with another content")
-                return
-            if fate is Fate.STORED:
-                self._count_stored(arrival, time.monotonic() - arrived_at)
-            self._stored = max(self._stored, arrival.sequence)
-            self._unrecorded.set()
+
+    async def _store_next(self) -> bool:
+        """Store the container that waits longest; returns whether the session goes on.
+
+        In a method of its own, so that nothing holds its octets afterwards."""
+        arrival, arrived_at = self._waiting[0]
+        assert self._writer is not None
+        try:
+            fate = await self._writer.store(arrival)
+        except Unstorable as failure:
+            self.end("storage", str(failure))
+            return False
+        self._waiting.popleft()
+        self._waiting_octets -= len(arrival.data)
+        self._budget.give_back(len(arrival.data))
+        self._room.set()
+        self._count(fate.value, arrival)
+        if fate is Fate.CONFLICT:
+            self._alarm(f"container {arrival.sequence} arrived with another content than it has here")
+            self.end("conflict", f"container {arrival.sequence} is stored here with another content")
+            return False
+        if fate is Fate.STORED:
+            self._count_stored(arrival, time.monotonic() - arrived_at)
+        self._stored = max(self._stored, arrival.sequence)
+        self._unrecorded.set()
+        return True
 
     async def _acknowledge(self) -> None:
         """Record positions and acknowledge them; several containers stored meanwhile become one position."""
