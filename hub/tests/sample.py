@@ -26,7 +26,15 @@ class Sample:
 
 
 def record(
-    directory: Path, transactions: int, *, container_bytes: int = 4096, seed: int = 1, codec: str = "zstd"
+    directory: Path,
+    transactions: int,
+    *,
+    container_bytes: int = 4096,
+    seed: int = 1,
+    codec: str = "zstd",
+    source: int = 0,
+    operator: int = 0,
+    group: int = 0,
 ) -> Sample:
     """Generate traffic and record it, in many small containers. Equal arguments give equal containers."""
     traffic = generate(transactions, seed, START)
@@ -37,11 +45,14 @@ def record(
         container_bytes=container_bytes,
         flush_interval=60.0,
         codec=codec,
+        source=source,
+        operator=operator,
+        group=group,
     )
-    source = PcapSource(str(path))
+    frames = PcapSource(str(path))
     containers = []
     while not recorder.at_end:
-        containers += recorder.pump(source, 1.0)
+        containers += recorder.pump(frames, 1.0)
     containers += recorder.finish()
     assert sum(container.transactions for container in containers) == transactions
     return Sample(

@@ -23,6 +23,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from sie_core import limits
+from sie_core._native import decode
 from sie_core.sielink_pb2 import (
     COMPRESSION_ZSTD,
     DATA_MESSAGE,
@@ -655,3 +656,26 @@ async def test_a_zip_bomb_is_stored_unopened_and_rejected_where_containers_are_o
     assert f'source=00000008 reason="inflates beyond the limit of {limits.MAX_INFLATED} ' in hub.log("refine")
     assert place.memory("ingest") - rest["ingest"] < MORE_MEMORY
     assert place.memory("refine") - rest["refine"] < REFINE_MORE_MEMORY
+
+
+# --- another's name ---------------------------------------------------------------------------------------
+
+
+async def test_who_a_container_says_that_it_comes_from_is_not_believed(quiet_place: Place) -> None:
+    """NMSG payloads name source, operator and group. RAW has the registry's source beside them, SIE none."""
+    place, hub = quiet_place, quiet_place.hub
+    await until(lambda: "taking containers" in hub.log("ingest") and "refining from" in hub.log("refine"))
+    forged = record(hub.directory, 50, source=7, operator=2, group=3)
+    context = place.pki.client_context(place.shown["isp_b/ns1"])
+    sensor = Sensor(hub.url, context, forged.containers, compression=Compression.ZSTD)
+    assert await sensor.session() == "everything acknowledged"
+    await until(lambda: place.counted("refine")["containers refined"] == len(forged.containers))
+    raw, sie = await place.broker.raw(), await place.broker.sie()
+    assert [said_source(message.data) for message in raw] == [{(7, 2, 3)}] * len(raw)
+    assert {message.headers[HEADER_SOURCE] for message in raw} == {"8"}
+    assert {source for message in sie for source in said_source(message.data)} == {(0, 0, 0)}
+    assert not any(HEADER_SOURCE in message.headers for message in sie)
+
+
+def said_source(container: bytes) -> set[tuple[int, int, int]]:
+    return {(payload["source"], payload["operator"], payload["group"]) for payload in decode(container)}
