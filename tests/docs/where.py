@@ -45,6 +45,11 @@ ELSEWHERE: Final = (
         "molecule/default/tests/test_hardening.py::test_the_agent_yields_to_the_resolver_and_leaves_no_core",
     ),
     Elsewhere(
+        "docs/how-to/participant-leaves.md",
+        "ansible-playbook sie_europe.passive_dns.offboard_participant",
+        "molecule/offboard/tests/test_offboard.py::test_a_participant_leaves_and_the_other_stays",
+    ),
+    Elsewhere(
         "docs/reference/benchmark.md",
         "make bench",
         "tests/unit/test_bench.py::test_a_small_run_measures_the_sensor",
@@ -70,6 +75,7 @@ PLAYBOOKS: Final = {
     "hub": "molecule/default/converge.yml",
     "onboard_participant": "molecule/default/converge.yml",
     "configure_my_sensor": "molecule/default/converge.yml",
+    "offboard_participant": "molecule/offboard/tests/test_offboard.py",
     "renewals": "molecule/default/tests/test_renewals.py",
     "rotate_keys": "molecule/rotation/tests/test_rotation.py",
 }

@@ -17,6 +17,7 @@ PLAYBOOKS = tuple(sorted(path.stem for path in (COLLECTION / "playbooks").glob("
 HOW_TO = {
     "renewals": "rotate-keys.md",
     "rotate_keys": "rotate-keys.md",
+    "offboard_participant": "participant-leaves.md",
     "onboard_participant": "onboard-a-participant.md",
     "configure_my_sensor": "configure-my-sensor.md",
 }

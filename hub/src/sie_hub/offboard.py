@@ -98,17 +98,18 @@ def added(
     exchange: str,
     reason: str,
     retention_days: int,
+    began: datetime,
     now: datetime,
 ) -> Record:
-    """The record behind a run that has purged so much; `participant` is what the registry says after it."""
-    at = now.astimezone(UTC).replace(microsecond=0).isoformat()
+    """The record behind a run that has purged so much; `participant` is what the registry says now."""
+    start, at = (time.astimezone(UTC).replace(microsecond=0).isoformat() for time in (began, now))
     unchanged = before is not None and not any(purged.values())
     terminated = participant.agreement.terminated
     return Record(
         participant=participant.name,
         exchange=exchange,
         reason=before.reason if before is not None else reason,
-        begun=before.begun if before is not None else at,
+        begun=before.begun if before is not None else start,
         done=before.done if before is not None and unchanged else at,
         agreement_ended=terminated.isoformat() if terminated is not None else "",
         retention_days=retention_days,

@@ -97,6 +97,7 @@ def _run(arguments: argparse.Namespace) -> int:
 
 def _offboard(config: Config, arguments: argparse.Namespace) -> tuple[Record, bool]:
     directory: Path = config["registry"]
+    began = datetime.now(UTC)
     name, dry_run = arguments.participant, arguments.check
     earlier = read_record(directory, name)
     before = _registered(directory, name)
@@ -118,6 +119,7 @@ def _offboard(config: Config, arguments: argparse.Namespace) -> tuple[Record, bo
             exchange=config["exchange"],
             reason=arguments.reason,
             retention_days=config["serve.retention_days"],
+            began=began,
             now=datetime.now(UTC),
         )
         if not dry_run and record != earlier:
