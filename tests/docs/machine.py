@@ -6,6 +6,7 @@ its own. On it stand an exchange's hub and a participant's sensor, under the pat
 """
 
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -15,7 +16,6 @@ from pathlib import Path
 from typing import Any, Final
 
 import yaml
-from jinja2 import Environment
 
 from sie_hub.nats_config import USERS
 from tests.docs.pages import COLLECTION, REPOSITORY
@@ -185,13 +185,14 @@ def machine(folder: Path) -> Iterator[Machine]:
         made.switch_off()
 
 
-def with_registry(on: Machine) -> None:
-    """A hub that does not run: its configuration, CA and certificates, a registered participant, a token."""
+def with_authority(on: Machine) -> None:
+    """A hub that does not run and knows nobody: its configuration, CA and certificates."""
+    authority = {"certificate": f"{CA}/ca.pem", "key": f"{CA}/ca.key"}
     listening = {
         unit: {"listen": [f"{address}:{port}" for address in HUB_ADDRESSES]}
         for unit, port in (("enrol", 8444), ("ingest", 8443))
     }
-    on.note("/etc/sie-hub/hub.yml", yaml.safe_dump({"exchange": EXCHANGE, **listening}))
+    on.note("/etc/sie-hub/hub.yml", yaml.safe_dump({"exchange": EXCHANGE, "ca": authority, **listening}))
     names = " ".join(
         [f"--name {HUB_NAME} --name hub.example", *(f"--address {address}" for address in HUB_ADDRESSES)]
     )
@@ -199,6 +200,13 @@ def with_registry(on: Machine) -> None:
     on.hub(
         f"ca init --directory {CA} --exchange {EXCHANGE}",
         *(f"ca server-certificate --ca-directory {CA} --out {TLS} --as {unit} {names}" for unit in UNITS),
+    )
+
+
+def with_registry(on: Machine) -> None:
+    """The same with a registered participant and a token."""
+    with_authority(on)
+    on.hub(
         f"registry participant set isp_a --signed {SIGNED} --term-days 365",
         "registry sensor set isp_a ns1 --channel 202",
         "registry reader key add isp_a analyst --id k1",
@@ -223,13 +231,29 @@ def with_hub(on: Machine) -> None:
 
 
 def with_operator(on: Machine) -> None:
-    """What the hub's operator has: the registry, and the example inventory, with which playbooks are read and
-    stop before the first host.
+    """What the hub's operator has: a hub, the example inventory and releases. Playbooks run for real, but on
+    this machine, whatever address the inventory gives the hub.
     """
-    with_registry(on)
+    with_authority(on)
     (on.work / "inventories").symlink_to(REPOSITORY / "inventories")
-    collections = f"export ANSIBLE_COLLECTIONS_PATH={REPOSITORY / 'collections'}\n"
-    on.stand_in("ansible-playbook", f'{collections}exec {BIN}/ansible-playbook --syntax-check "$@"')
+    releases = on.home / ".cache/sie-fleet/releases"
+    on.run(
+        f"""
+        mkdir -p {releases} /opt/sie/sie-hub/bin
+        ln -s {BIN}/sie-hub /opt/sie/sie-hub/bin/sie-hub
+        cd {releases}
+        (cd {COLLECTION} && ansible-galaxy collection build --output-path {releases})
+        ln -s sie_europe-passive_dns-*.tar.gz collection.tar.gz
+        echo "a release" > sie-agent.tar
+        ln -s sie-agent.tar agent.tar
+        """
+    )
+    here = f"-e ansible_connection=local -e ansible_become=false -e ansible_python_interpreter={BIN}/python"
+    on.stand_in(
+        "ansible-playbook",
+        f"export ANSIBLE_COLLECTIONS_PATH={REPOSITORY / 'collections'}\n"
+        f'exec {BIN}/ansible-playbook {here} "$@"',
+    )
 
 
 def with_a_request(on: Machine) -> None:
@@ -251,39 +275,22 @@ def with_systemd(on: Machine) -> None:
     on.stand_in("systemctl", '[[ "$*" = "disable --now sie-agent" || "$*" = daemon-reload ]]')
 
 
-def with_bundle(on: Machine) -> None:
-    """What a participant's engineer was handed, and an editor that writes down the fingerprint. Playbooks are
-    read with inventory and tokens, and stop before the first host: the lab's participants run them.
+def with_what_is_handed_over(on: Machine) -> None:
+    """In the place of the operator a participant's engineer, with what the operator's playbook has written,
+    and an editor that writes down the fingerprint as it was told. Playbooks are read with inventory and
+    tokens, and stop before the first host: the lab's participants run them.
     """
-    template = (COLLECTION / "roles/onboard/templates/inventory.example.yml.j2").read_text()
-    contents = {
-        "ansible.cfg": (COLLECTION / "roles/onboard/templates/ansible.cfg.j2").read_text(),
-        "inventory.example.yml": Environment().from_string(template).render(onboard_sensors=["ns1"]),
-    }
-    folder, bundle = on.folder / "handed", on.folder / "handed/isp_a-onboarding"
-    bundle.mkdir(parents=True)
-    for name, text in contents.items():
-        (bundle / name).write_text(text)
-    (on.folder / "passphrase").write_text("passphrase of the tests\n")
-    (folder / "isp_a-tokens.vault.yml").write_text("sensor_enrol_tokens: {ns1: token}\n")
-    on.run(
-        f"""
-        (cd {COLLECTION} && ansible-galaxy collection build --output-path {bundle})
-        cd {folder}
-        ansible-vault encrypt --vault-password-file {on.folder}/passphrase isp_a-tokens.vault.yml
-        tar czf isp_a-onboarding.tar.gz isp_a-onboarding
-        ssh-keygen -q -t ed25519 -N "" -f {on.folder}/signer
-        ssh-keygen -q -Y sign -n sie-onboarding -f {on.folder}/signer isp_a-onboarding.tar.gz
-        cp isp_a-* {on.work} 2>/dev/null || true
-        """
-    )
-    on.stand_in(
-        "editor", f'sed -i "s|SHA256:...|$(ssh-keygen -lf {on.folder}/signer.pub | cut -d\' \' -f2)|" "$1"'
-    )
+    handed, operator = on.folder / "handed", on.work / "onboarding/isp_a"
+    on.work = handed
+    handed.mkdir()
+    for name in ("onboarding.tar.gz", "onboarding.tar.gz.sig", "tokens.vault.yml"):
+        shutil.copy(operator / f"isp_a-{name}", handed)
+    signer = (operator / "isp_a-signer.txt").read_text().strip()
+    on.stand_in("editor", f'sed -i "s|SHA256:...|{signer}|" "$1"')
     on.stand_in(
         "ansible-playbook",
-        f'set -- --syntax-check "${{@/--ask-vault-pass/--vault-password-file={on.folder}/passphrase}}"\n'
-        f'exec {BIN}/ansible-playbook "$@"',
+        f"passphrase=--vault-password-file={operator}/isp_a-passphrase.txt\n"
+        f'exec {BIN}/ansible-playbook --syntax-check "${{@/--ask-vault-pass/$passphrase}}"',
     )
     with_traffic(on)
     on.run("mkdir -p /opt/sie /var/lib/private/sie-agent; touch /etc/systemd/system/sie-agent.service")

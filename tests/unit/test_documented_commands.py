@@ -31,7 +31,15 @@ from tests.docs.pages import (
     read,
     spans,
 )
-from tests.docs.where import ELSEWHERE, NOT_EVERYWHERE, ON_A_MACHINE, PLACEHOLDERS, PLAYBOOKS, TARGETS
+from tests.docs.where import (
+    ELSEWHERE,
+    NOT_EVERYWHERE,
+    ON_A_MACHINE,
+    PLACEHOLDERS,
+    PLAYBOOKS,
+    TARGETS,
+    Preparation,
+)
 
 BLOCKS = [block for page in pages() for block in blocks(page)]
 TYPED = [block for block in BLOCKS if block.language == COMMANDS]
@@ -77,7 +85,7 @@ def named(block: Block) -> bool:
 
 
 def test_every_block_of_commands_is_executed_somewhere() -> None:
-    typed = {block.text for block in TYPED if block.page in ON_A_MACHINE}
+    typed = {block.text for block in TYPED if any(block.page in story for story in ON_A_MACHINE)}
     nowhere = [
         f"{block.where}: {block.first}"
         for block in TYPED
@@ -91,7 +99,7 @@ def test_what_is_named_is_there() -> None:
         assert [b for b in TYPED if b.page == entry.page and b.text.startswith(entry.begins)], entry
         file, _, function = entry.test.partition("::")
         assert f"def {function}(" in (REPOSITORY / file).read_text(), entry.test
-    for page in ON_A_MACHINE:
+    for page in (page for story in ON_A_MACHINE for page in story):
         assert any(block.page == page for block in TYPED), page
     for file in {*PLAYBOOKS.values(), *TARGETS.values()}:
         assert (REPOSITORY / file).exists(), file
@@ -142,21 +150,27 @@ def test_targets_of_make_are_there_and_run_by_a_test() -> None:
     assert in_blocks <= TARGETS.keys()
 
 
-@pytest.mark.root
-@pytest.mark.parametrize("page", ON_A_MACHINE)
-def test_the_commands_of_a_page_do_what_they_are_for(page: str, tmp_path: Path) -> None:
-    typed = []
+def session(page: str) -> str:
+    """The commands of a page as one text for a shell, which tells at which block it has failed."""
+    typed = ["trap 'echo it was at $PLACE >&2' ERR"]
     for block in blocks(page):
         lacks = [name for name in NOT_EVERYWHERE if name in block.text and shutil.which(name) is None]
         if block.language == COMMANDS and not named(block) and not lacks:
             typed.append(f"PLACE={block.where}\n{block.text}")
+    return "\n".join(typed)
+
+
+@pytest.mark.root
+@pytest.mark.parametrize("story", ON_A_MACHINE, ids=lambda story: next(iter(story)))
+def test_the_commands_of_pages_do_what_they_are_for(story: dict[str, Preparation], tmp_path: Path) -> None:
     with machine(tmp_path) as on:
-        ON_A_MACHINE[page](on)
-        session = "\n".join(["trap 'echo it was at $PLACE >&2' ERR", *typed])
-        for placeholder, value in PLACEHOLDERS.items():
-            if placeholder in session:
-                session = session.replace(placeholder, value(on))
-        on.run(session)
+        for page, prepare in story.items():
+            prepare(on)
+            text = session(page)
+            for placeholder, value in PLACEHOLDERS.items():
+                if placeholder in text:
+                    text = text.replace(placeholder, value(on))
+            on.run(text)
 
 
 def parse(parser: argparse.ArgumentParser, words: list[str]) -> str:
