@@ -8,6 +8,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(abspath $(VENV))/bin
 CACHE := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/sie-fleet
+COLLECTION := collections/ansible_collections/sie_europe/passive_dns
 LAB := $(BIN)/python molecule/topology/lab.py
 export CARGO_TARGET_DIR := $(CACHE)/target
 export PATH := $(BIN):$(PATH)
@@ -88,8 +89,8 @@ faults: develop ## inject every fault between sensor and hub, and write docs/ref
 
 # ---- checks ------------------------------------------------------------------------------------------------------
 
-.PHONY: lint lint-rust lint-python lint-ansible
-lint: lint-rust lint-python lint-ansible ## formatters, linters, types, import contracts
+.PHONY: lint lint-rust lint-python lint-ansible sanity
+lint: lint-rust lint-python lint-ansible sanity ## formatters, linters, types, import contracts
 
 lint-rust: develop
 	cd core && cargo fmt --check
@@ -105,6 +106,17 @@ lint-python: develop
 lint-ansible: develop
 	$(BIN)/yamllint --strict .
 	$(BIN)/ansible-lint --profile production --offline
+
+# ansible-test sets its tests up once, below ~/.ansible/test, and would fetch pip for that from a place that is no package index.
+GET_PIP := $(HOME)/.ansible/test/cache/get_pip_24_2.py
+sanity: develop ## ansible-test and antsibull-docs on the collection
+	test -e $(GET_PIP) || install -D -m 0644 tests/sanity/get_pip.py $(GET_PIP)
+	cd $(COLLECTION) && $(BIN)/ansible-test sanity --local --python $$($(BIN)/python -c 'import sys; print("%d.%d" % sys.version_info[:2])')
+	cd $(COLLECTION) && ANSIBLE_COLLECTIONS_PATH=$(CURDIR)/collections $(BIN)/antsibull-docs lint-collection-docs --plugin-docs .
+
+.PHONY: changelog
+changelog: develop ## write the collection's changelog from its fragments
+	cd $(COLLECTION) && ANSIBLE_COLLECTIONS_PATH=$(CURDIR)/collections $(BIN)/antsibull-changelog release --update-existing
 
 # Scenarios that share one house, in the order in which they find it. `make test` has time for some of them.
 SCENARIOS = default rotation hostile

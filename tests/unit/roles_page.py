@@ -32,8 +32,8 @@ result by what the hub answers. `--check` works on a fresh host, and a second ru
 
 def plain(text: str) -> str:
     """Ansible's markup as Markdown, on one line."""
-    text = re.sub(r"RV\(([^)]*)\)C\(([^)]*)\)", r"`\1\2`", text)
-    text = re.sub(r"(?:RV|C)\(([^)]*)\)", r"`\1`", text)
+    text = re.sub(r"O\(([^)]*)\)C\(([^)]*)\)", r"`\1\2`", text)
+    text = re.sub(r"(?:O|C|V)\(([^)]*)\)", r"`\1`", text)
     return " ".join(text.split()).replace("|", "\\|")
 
 

@@ -1,9 +1,13 @@
 """The collection as it is shipped: complete when built, documented, and of one version with the programs."""
 
 import ast
+import os
+import re
+import shutil
 import subprocess
 import tarfile
 import tomllib
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -24,14 +28,76 @@ HOW_TO = {
 
 
 @pytest.fixture(scope="module")
-def shipped(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tarfile.TarInfo]:
+def archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What `ansible-galaxy collection build` packs. It ends with success even when it leaves roles out."""
     output = tmp_path_factory.mktemp("built")
     build = ["ansible-galaxy", "collection", "build", "--output-path", str(output)]
     subprocess.run(build, cwd=COLLECTION, check=True, capture_output=True)
-    (archive,) = output.glob("*.tar.gz")
+    (made,) = output.glob("*.tar.gz")
+    return made
+
+
+@pytest.fixture(scope="module")
+def shipped(archive: Path) -> dict[str, tarfile.TarInfo]:
+    """The files in it."""
     with tarfile.open(archive) as tar:
         return {member.name: member for member in tar}
+
+
+@pytest.fixture(scope="module")
+def elsewhere(archive: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., str]:
+    """Run Ansible in an empty folder in which nothing but the collection is installed."""
+    place = tmp_path_factory.mktemp("elsewhere")
+    environment = {
+        "PATH": os.environ["PATH"],
+        "HOME": str(place),
+        "ANSIBLE_COLLECTIONS_PATH": str(place / "collections"),
+        "ANSIBLE_COLLECTIONS_SCAN_SYS_PATH": "false",
+        "ANSIBLE_LOCALHOST_WARNING": "false",
+        "ANSIBLE_INVENTORY_UNPARSED_WARNING": "false",
+    }
+
+    def run(*command: str) -> str:
+        done = subprocess.run(
+            command, cwd=place, env=environment, capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
+
+    run("ansible-galaxy", "collection", "install", "--offline", "-p", "collections", str(archive))
+    return run
+
+
+def test_an_installed_collection_runs(elsewhere: Callable[..., str]) -> None:
+    said = elsewhere(
+        "ansible", "localhost", "-m", "sie_europe.passive_dns.sensor_info", "-a", "program=/nowhere/agent"
+    )
+    assert said.startswith("localhost | SUCCESS")
+    assert '"installed": false' in said
+
+
+def test_installed_playbooks_are_found_by_their_names(elsewhere: Callable[..., str]) -> None:
+    names = [f"sie_europe.passive_dns.{playbook}" for playbook in PLAYBOOKS]
+    said = elsewhere("ansible-playbook", "--list-tasks", "-i", "one,", *names)
+    found = re.findall(r"^playbook: .*/passive_dns/playbooks/(\w+)[.]yml$", said, re.MULTILINE)
+    assert tuple(found) == PLAYBOOKS
+
+
+def test_the_changelog_is_what_its_fragments_say(tmp_path: Path) -> None:
+    copy = tmp_path / "ansible_collections/sie_europe/passive_dns"
+    shutil.copytree(COLLECTION, copy, ignore=shutil.ignore_patterns("output", "__pycache__"))
+    subprocess.run(
+        ["antsibull-changelog", "generate"],
+        cwd=copy,
+        env=os.environ | {"ANSIBLE_COLLECTIONS_PATH": str(tmp_path)},
+        check=True,
+        capture_output=True,
+    )
+    for file in ("CHANGELOG.md", "changelogs/changelog.yaml"):
+        assert (copy / file).read_text() == (COLLECTION / file).read_text(), "write it again: make changelog"
+    releases = yaml.safe_load((COLLECTION / "changelogs/changelog.yaml").read_text())["releases"]
+    known = {fragment for release in releases.values() for fragment in release["fragments"]}
+    assert known == {path.name for path in (COLLECTION / "changelogs/fragments").iterdir()}, "make changelog"
 
 
 def test_what_is_shipped_is_complete(shipped: dict[str, tarfile.TarInfo]) -> None:
@@ -102,6 +168,9 @@ def test_phases_are_files_with_a_tag_each() -> None:
         assert phases == [(f"{phase}.yml", [phase]) for phase in wanted]
 
 
-def test_the_probe_runs_on_the_oldest_python_of_a_target() -> None:
-    source = (ROLES / "sensor/files/probe.py").read_text()
-    ast.parse(source, feature_version=(3, 9))
+ON_TARGETS = [*(COLLECTION / "plugins").rglob("*.py"), *ROLES.glob("*/files/*.py")]
+
+
+@pytest.mark.parametrize("path", ON_TARGETS, ids=lambda path: path.name)
+def test_what_runs_on_targets_is_written_for_their_oldest_python(path: Path) -> None:
+    ast.parse(path.read_text(), feature_version=(3, 9))

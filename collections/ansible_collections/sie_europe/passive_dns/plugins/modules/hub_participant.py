@@ -11,7 +11,7 @@ short_description: Keep a participant's agreement, sensors and readers in the hu
 version_added: 0.1.0
 description:
   - Runs C(sie-hub registry) on the hub. Sensors and readers that are not named stay as they are.
-  - Keys and tokens are made by M(sie_europe.passive_dns.hub_token#module); no secret goes in or out here.
+  - Keys and tokens are made by M(sie_europe.passive_dns.hub_token); no secret goes in or out here.
 author:
   - The sie-fleet maintainers (!UNKNOWN)
 options:

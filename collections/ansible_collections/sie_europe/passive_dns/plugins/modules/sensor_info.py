@@ -74,7 +74,7 @@ problems:
   returned: success
   sample: []
 identity:
-  description: The certificate, as M(sie_europe.passive_dns.sensor_identity#module) returns it; none if it is not known.
+  description: The certificate, as M(sie_europe.passive_dns.sensor_identity) returns it; none if it is not known.
   type: dict
   returned: success
 uplink:

@@ -18,7 +18,7 @@ options:
   since:
     description:
       - How many transactions the hub had acknowledged before, from RV(acknowledged) of an earlier task or from
-        M(sie_europe.passive_dns.sensor_info#module).
+        M(sie_europe.passive_dns.sensor_info).
       - Without it, how many it has when this task begins. What came between would then be missed, so give it wherever something
         is to be observed that was made on purpose.
     type: int
