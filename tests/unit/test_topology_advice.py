@@ -12,7 +12,7 @@ from jinja2 import Environment
 
 from sie_agent.config import load_config
 from tests.docs.pages import COLLECTION, read
-from tests.unit.test_sensor_settings import written
+from tests.unit.test_sensor_settings import rendered, written
 
 PLUGIN: Any = runpy.run_path(str(COLLECTION / "plugins/filter/topology_advice.py"))
 SPECS = yaml.safe_load((COLLECTION / "roles/onboard/meta/argument_specs.yml").read_text())["argument_specs"]
@@ -97,3 +97,22 @@ def test_the_handbook_explains_every_answer() -> None:
     page = read("docs/handbook.md")
     for option in SPECS["main"]["options"].keys() | {f"onboard_topology.{name}" for name in OPTIONS}:
         assert f"`{option}`" in page or f"`{option}:" in page, option
+
+
+@pytest.mark.parametrize("unit", ["sie-agent.service.j2", "sie-agent-enrol.service.j2"])
+@pytest.mark.parametrize("proxy", ["", "http://192.0.2.8:3128"])
+def test_a_proxy_is_in_the_environment_of_what_asks_the_hub(unit: str, proxy: str) -> None:
+    text = (
+        (COLLECTION / "roles/sensor/templates" / unit).read_text().replace("{% include 'sandbox.j2' %}", "")
+    )
+    lines = str(rendered(text, sensor_uplink_proxy=proxy, sensor_interface="eth0")).splitlines()
+    assert [line for line in lines if line.startswith("Environment=")] == (
+        [f"Environment=https_proxy={proxy}"] if proxy else []
+    )
+
+
+def test_with_a_proxy_the_proxy_is_the_way_out() -> None:
+    assert rendered("{{ sensor_ways_out }}", sensor_uplink_proxy="http://192.0.2.8:3128") == [
+        "http://192.0.2.8:3128"
+    ]
+    assert len(rendered("{{ sensor_ways_out }}")) == 2
