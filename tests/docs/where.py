@@ -45,7 +45,7 @@ ELSEWHERE: Final = (
     Elsewhere(
         "docs/how-to/lab.md",
         "podman exec -it sie-lab-uni-b-sensor bash",
-        "molecule/default/tests/test_hardening.py::test_the_agent_yields_to_the_resolver_and_leaves_no_core",
+        "molecule/default/tests/test_faults.py::test_killing_a_sensor_loses_nothing_that_had_reached_its_spool",
     ),
     Elsewhere(
         "docs/how-to/participant-leaves.md",

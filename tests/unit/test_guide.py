@@ -14,11 +14,12 @@ from sie_core.settings import Table
 from sie_hub.config import TABLE as HUB
 from sie_hub.streams import RAW_MAX_AGE, SIE_MAX_AGE
 from tests.docs.pages import REPOSITORY, Block, blocks, headings, outside, pages, read, spans
-from tests.unit.test_sensor_settings import written
+from tests.unit.test_sensor_settings import ROLE, written
 
 GUIDE = REPOSITORY / "docs/guide"
 PAGES = sorted(path.name for path in (GUIDE / "en").iterdir())
 NUMBER = re.compile(r"(?<![\w.])\d+(?:\.\d+)*")
+SUCCESS = re.compile(r"success_msg: >-\n((?: {10}.*\n)+)")
 LINK = re.compile(r"\]\(([^)#]+)?(?:#([^)]+))?\)")
 
 
@@ -66,6 +67,15 @@ def test_the_inventories_are_ones_that_the_role_takes(block: Block, tmp_path: Pa
     chosen = {key: value for key, value in variables.items() if key.startswith("sensor_")}
     config = load_config(written(tmp_path, **chosen | {"sensor_name": name}))
     assert len(config.interfaces) + len(config.dnstap) == 1
+
+
+def test_the_proof_is_the_one_that_the_role_gives() -> None:
+    tasks = (ROLE / "tasks/verify.yml").read_text()
+    said = [re.sub(r"{{.*?}}", "…", " ".join(text.split())) for text in SUCCESS.findall(tasks)]
+    shown = [block.text for block in blocks("docs/guide/en/first-data.md") if block.language == "text"]
+    patterns = [".*".join(map(re.escape, text.split("…"))) for text in said]
+    assert shown
+    assert all(any(re.fullmatch(pattern, text) for pattern in patterns) for text in shown)
 
 
 def default(table: Table, key: str) -> object:
