@@ -3,6 +3,7 @@ other end.
 """
 
 import asyncio
+import hashlib
 import ipaddress
 import secrets
 import socket
@@ -196,7 +197,9 @@ class Hub:
                 if self.fatal_alert is not None:
                     session.alert(AlertLevel.FATAL_ERROR, self.fatal_alert)
                 else:
-                    session.send_ack(stream, max(self.sequences(stream), default=0))
+                    stored = [(sequence, data) for sequence, data, _ in self.stored.get(stream, [])]
+                    position, data = max(stored, default=(0, b""))
+                    session.send_ack(stream, position, hashlib.sha256(data).digest() if data else None)
             case PayloadReceived(stream=int(stream), sequence=int(sequence), transactions=int(transactions)):
                 self.received.append(sequence)
                 if sequence not in self.sequences(stream):

@@ -253,6 +253,25 @@ async def test_a_hub_that_knows_more_of_the_stream_leads_to_a_new_one(
     assert "another machine is a copy of this one" in caplog.text
 
 
+async def test_a_hub_that_holds_another_container_of_a_sequence_leads_to_a_new_stream(
+    config: AgentConfig, spool: Spool, authority: Authority, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Both machines went on from the same spool, and the other one came first: no sequence is too high."""
+    hub = Hub()
+    expected = fill(spool, 3)
+    before = spool.stream
+    hub.stored[before] = [(1, b"of the copy", 1), (2, b"of the copy, too", 1)]
+    async with (
+        hub.listening(*authority.server(), authority.ca),
+        running(replace(config, hubs=(hub.url,)), spool) as uplink,
+    ):
+        await until(lambda: spool.ledger.pending == 0)
+        assert uplink.counts.stream_conflicts == 1
+    assert [data for _, data, _ in hub.stored[spool.stream]] == expected
+    assert hub.sequences(before) == [1, 2]
+    assert "another machine is a copy of this one" in caplog.text
+
+
 async def refused(
     config: AgentConfig,
     spool: Spool,

@@ -32,6 +32,7 @@ from sie_core.sielink_pb2 import (
     MessageType,
 )
 from sie_core.trampoline import (
+    CONFLICT,
     Accounting,
     Acknowledged,
     AlertLevel,
@@ -333,6 +334,40 @@ def test_a_position_at_the_next_sequence_is_one() -> None:
     carry(s, h)
     h.send_ack(STREAM, 6)
     assert carry(h, s) == [StreamConflict(STREAM, position=6, next_sequence=6)]
+
+
+def test_the_position_says_which_container_is_there() -> None:
+    s, h = sensor(), hub()
+    converse(s, h)
+    s.send_hello(STREAM, 6)
+    carry(s, h)
+    digest = hashlib.sha256(b"five").digest()
+    h.send_ack(STREAM, 5, digest)
+    assert carry(h, s) == [Acknowledged(STREAM, 5, digest)]
+    s.send_payload(container(6), 0.0)
+    carry(s, h)
+    with pytest.raises(TrampolineMisuse, match="only the position"):
+        h.send_ack(STREAM, 6, digest)
+    h.send_ack(STREAM, 6)
+    assert carry(h, s) == [Acknowledged(STREAM, 6)]
+
+
+def test_a_sensor_that_holds_another_container_says_so_with_a_code() -> None:
+    s, h = sensor(), hub()
+    converse(s, h)
+    s.send_hello(STREAM, 6)
+    carry(s, h)
+    h.send_ack(STREAM, 5, hashlib.sha256(b"of the copy").digest())
+    carry(h, s)
+    s.report_conflict(5)
+    assert s.state is State.CLOSED
+    assert "another payload 5" in (s.closed_reason or "")
+    (alert,) = carry(s, h)
+    assert isinstance(alert, AlertReceived)
+    assert (alert.level, alert.code) == (AlertLevel.FATAL_ERROR, CONFLICT)
+    assert h.state is State.CLOSED
+    with pytest.raises(TrampolineMisuse):
+        s.report_conflict(5)
 
 
 def test_a_version_2_hub_that_is_asked_to_stop_still_acknowledges() -> None:

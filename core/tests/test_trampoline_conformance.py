@@ -82,6 +82,8 @@ def do(end: Trampoline, what: str, arguments: Mapping[str, Any]) -> None:
     given = dict(arguments)
     if "stream" in given:
         given["stream"] = int(given["stream"], 16)
+    if "digest" in given:
+        given["digest"] = bytes.fromhex(given["digest"])
     if what == "send_payload":
         compression = Compression[given.pop("compression").upper()]
         payload = OutboundPayload(data=bytes.fromhex(given.pop("data")), compression=compression, **given)

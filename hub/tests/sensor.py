@@ -2,6 +2,7 @@
 memory."""
 
 import asyncio
+import hashlib
 import random
 import ssl
 import time
@@ -109,7 +110,10 @@ class Sensor:
         match event:
             case Negotiated():
                 trampoline.send_hello(self.stream, len(self.containers) + 1, "test")
-            case Acknowledged(_, sequence):
+            case Acknowledged(_, sequence, digest):
+                if digest is not None and hashlib.sha256(self.containers[sequence - 1]).digest() != digest:
+                    trampoline.report_conflict(sequence)
+                    return
                 if not self._opened:
                     self._opened = True
                     self._sent = sequence

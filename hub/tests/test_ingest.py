@@ -189,6 +189,20 @@ async def test_a_sensor_whose_state_went_back_in_time_is_noticed(
     assert len(await stored(broker)) == 20
 
 
+async def test_a_copy_of_a_sensor_is_noticed_by_the_container_at_the_position(
+    ingest: Ingest, sensor: Sensor, hub: Hub, pki: Pki, held: Held, broker: Broker
+) -> None:
+    await sensor.session()
+    copy = Sensor(hub.url, pki.client_context(held), [b"other"] * 25)
+    reason = await copy.session()
+    assert "the hub holds another payload 20" in reason
+    await ingest.settled()
+    assert ingest.value("conflicts_total") == 1
+    assert ingest.outcomes("sessions_ended") == {"peer_gone": 1, "conflict": 1}
+    assert copy.acknowledged == 0
+    assert len(await stored(broker)) == 20
+
+
 async def test_an_upload_of_version_1_is_taken_without_acknowledgement(
     ingest: Ingest, hub: Hub, pki: Pki, broker: Broker
 ) -> None:

@@ -58,7 +58,7 @@ class DropSession:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.conflict = False
-        """Whether the hub knows more of the stream than the spool ever made."""
+        """Whether the hub has other containers of the stream than the spool made."""
         self._remote = remote
         self._spool = spool
         self._observer = observer

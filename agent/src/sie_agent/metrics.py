@@ -296,7 +296,7 @@ METRICS: Final = (
     ),
     Described(
         "sie_agent_stream_conflicts_total",
-        "How often the hub knew more of the stream than this spool ever made (a copied or restored machine).",
+        "How often the hub had other containers of the stream than the spool (a copied or restored machine).",
         (),
         _one(lambda status: status.uplink.stream_conflicts),
     ),

@@ -7,6 +7,7 @@ window, and the rest waits in the spool.
 """
 
 import asyncio
+import hashlib
 import logging
 import time
 from collections import deque
@@ -109,7 +110,7 @@ class Session:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.conflict = False
-        """Whether the hub knows more of the stream than the spool ever made."""
+        """Whether the hub has other containers of the stream than the spool made."""
         self._wire = wire
         self._spool = spool
         self._observer = observer
@@ -181,16 +182,20 @@ class Session:
                 )
                 raise Ended("the hub broke the protocol: a text message")
             for event in self._trampoline.receive(message, self._clock()):
-                self._handle(event)
+                await self._handle(event)
             self._observer.progressed()
             self.wake()
 
-    def _handle(self, event: Event) -> None:
+    async def _handle(self, event: Event) -> None:
         match event:
             case Negotiated():
                 self._trampoline.send_hello(self._spool.stream, self._spool.next_sequence, __version__)
-            case Acknowledged(sequence=sequence):
+            case Acknowledged(sequence=sequence, digest=digest):
                 if self._cursor is None:
+                    if digest is not None and not await asyncio.to_thread(self._is_ours, sequence, digest):
+                        self._trampoline.report_conflict(sequence)
+                        self.conflict = True
+                        raise Refused(self._trampoline.closed_reason)
                     self._cursor = sequence
                     self._observer.opened(sequence)
                     self._send_accounts()
@@ -207,6 +212,15 @@ class Session:
                 raise Ended(reason)
             case PeerShutdown():
                 _log.info("the hub asks to stop sending")
+
+    def _is_ours(self, sequence: int, digest: bytes) -> bool:
+        """Whether the hub's container of this sequence may be ours: it is, or we hold that one no more.
+
+        What is not ours must not be taken for acknowledged, nor what lies before it.
+        """
+        entry = self._spool.held(sequence)
+        data = self._spool.read(entry) if entry is not None else None
+        return data is None or hashlib.sha256(data).digest() == digest
 
     async def _send(self) -> None:
         while True:

@@ -198,6 +198,13 @@ class Spool:
             self._taken_through = max(self._taken_through, entry.sequence)
             return entry
 
+    def held(self, sequence: int) -> Entry | None:
+        """The container of that sequence, if it is still here."""
+        with self._state_lock:
+            index = self._index_after(sequence) - 1
+            entry = self._entries[index] if index >= 0 else None
+        return entry if entry is not None and entry.sequence == sequence else None
+
     def read(self, entry: Entry) -> bytes | None:
         """A container's octets; None if it has left the spool, or is unreadable and hereby trimmed.
 
@@ -250,7 +257,7 @@ class Spool:
             return self._ledger.trimmed - before
 
     def renew_stream(self) -> None:
-        """Go on under a new stream id, because the hub knows more of this one than the spool ever made of it.
+        """Go on under a new stream id, because the hub has other containers of this one than the spool made.
 
         Sequences go on rising; what is pending is sent in the new stream. Raises SpoolError.
         """

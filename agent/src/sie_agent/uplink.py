@@ -79,7 +79,7 @@ class Carrying(Protocol):
     """A session, of whatever kind, as the uplink knows it."""
 
     conflict: bool
-    """Whether the hub knows more of the stream than the spool ever made."""
+    """Whether the hub has other containers of the stream than the spool made."""
 
     async def run(self) -> None:
         """Carry it until it ends. Returns when it ended in order."""
@@ -297,9 +297,9 @@ class Uplink:
         before = self._spool.stream
         await asyncio.to_thread(self._spool.renew_stream)
         _log.error(
-            "the hub holds more of stream %016x than this spool ever made: the spool was restored from "
-            "an older copy, or another machine is a copy of this one. Going on in the new stream %016x; up "
-            "to %d transactions may be received twice",
+            "the hub holds other containers of stream %016x than this spool made: the spool was restored "
+            "from an older copy, or another machine is a copy of this one. Going on in the new stream %016x; "
+            "up to %d transactions may be received twice",
             before,
             self._spool.stream,
             self._spool.ledger.pending,

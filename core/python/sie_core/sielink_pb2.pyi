@@ -273,6 +273,7 @@ class Alert(_message.Message):
     message: _builtins.bytes
     """text; bytes here, since proto2 leaves the encoding of a string unchecked"""
     code: _builtins.int
+    """1: the same sequence names other data at the peer; 0: nothing in particular"""
     def __init__(
         self,
         *,
@@ -294,18 +295,22 @@ class Ack(_message.Message):
 
     STREAM_FIELD_NUMBER: _builtins.int
     SEQUENCE_FIELD_NUMBER: _builtins.int
+    DIGEST_FIELD_NUMBER: _builtins.int
     stream: _builtins.int
     sequence: _builtins.int
     """cumulative: everything up to and including it is stored durably"""
+    digest: _builtins.bytes
+    """SHA-256 of the data of that one; in a session's first acknowledgement alone"""
     def __init__(
         self,
         *,
         stream: _builtins.int | None = ...,
         sequence: _builtins.int | None = ...,
+        digest: _builtins.bytes | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["sequence", b"sequence", "stream", b"stream"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["digest", b"digest", "sequence", b"sequence", "stream", b"stream"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["sequence", b"sequence", "stream", b"stream"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["digest", b"digest", "sequence", b"sequence", "stream", b"stream"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

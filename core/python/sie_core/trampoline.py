@@ -61,6 +61,11 @@ SUPPORTED_VERSIONS: Final = frozenset({1, 2})
 
 _ENUMS_OF_PAYLOAD: Final = frozenset({Payload.PAYLOADTYPE_FIELD_NUMBER, Payload.COMPRESSIONTYPE_FIELD_NUMBER})
 
+CONFLICT: Final = 1
+"""The code of an alert: the same sequence names other data at the peer. 0 is nothing in particular."""
+
+_DIGEST_OCTETS: Final = hashlib.sha256().digest_size
+
 _COUNTER_NAME: Final = re.compile(r"[a-z][a-z0-9_]{0,63}")
 
 
@@ -195,17 +200,20 @@ class PayloadReceived:
 class Acknowledged:
     """At a sensor: the hub has stored everything of `stream` up to and including `sequence`.
 
-    The first one of a session is the hub's position: sending goes on from `sequence + 1`.
+    The first one of a session is the hub's position: sending goes on from `sequence + 1`. It alone has the
+    `digest` of the container at the position, if the hub knows it: a sensor that still holds another
+    container of that sequence calls `report_conflict` instead of going on.
     """
 
     stream: int
     sequence: int
+    digest: bytes | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class StreamConflict:
     """At a sensor: the hub holds more of `stream` than this sensor has ever made of it, and the session
-    is closed.
+    is closed. (That the hub holds *other* containers, the sensor says itself: `report_conflict`.)
 
     The sensor's state went back in time (a restored backup, a cloned machine). What it holds must go into
     a new stream, because its sequence numbers name other containers already.
@@ -393,6 +401,7 @@ class Trampoline:
         self._next_sequence = 0
         self._acknowledged: int | None = None
         self._ack_due = False
+        self._position_digest: bytes | None = None
         self._highest = 0
         self._in_flight: deque[_InFlight] = deque()
         self._in_flight_bytes = 0
@@ -562,12 +571,26 @@ class Trampoline:
         )
         self._queue(message)
 
-    def send_ack(self, stream: int, sequence: int) -> None:
+    def report_conflict(self, sequence: int) -> None:
+        """A sensor: the hub's container of this sequence is another than ours, so the session ends.
+
+        What this side holds must go into a new stream, because its sequence numbers name other containers.
+        """
+        self._require(self.side is Side.SENSOR and self._stream is not None, "no stream to be in conflict")
+        self._require(self.state is not State.CLOSED, f"the session is closed: {self.closed_reason}")
+        text = (
+            f"the hub holds another payload {sequence} of stream {self._stream:016x} than this sensor:"
+            " one machine is a copy of another"
+        )
+        self._fail(text, text, CONFLICT)
+
+    def send_ack(self, stream: int, sequence: int, digest: bytes | None = None) -> None:
         """A version-2 hub: everything of `stream` up to and including `sequence` is stored durably.
 
         The first one answers the hello with the stream's position (0: nothing stored) and opens the session;
         the later ones name payloads that this session has brought. Calls between two `outgoing()` become one
-        acknowledgement, of the highest sequence.
+        acknowledgement, of the highest sequence. `digest` is that of the container at the position, for the
+        first one, if it is known.
         """
         self._require(
             self.side is Side.HUB and self._stream is not None, "no hello to acknowledge anything to"
@@ -575,11 +598,14 @@ class Trampoline:
         self._require(stream == self._stream, "another stream than that of this session's hello")
         self._require(self.state is not State.CLOSED, f"the session is closed: {self.closed_reason}")
         self._require(0 <= sequence <= limits.MAX_SEQUENCE, f"sequence {sequence} is out of range")
+        self._require(digest is None or len(digest) == _DIGEST_OCTETS, "a digest is a SHA-256")
         if self._acknowledged is None:
             self._highest = sequence
+            self._position_digest = digest
             if self.state is State.GREETING:
                 self._enter(State.OPEN)
         else:
+            self._require(digest is None, "only the position has a digest")
             self._require(
                 self._acknowledged <= sequence <= self._highest,
                 f"sequence {sequence} is not in {self._acknowledged}..{self._highest},"
@@ -642,8 +668,8 @@ class Trampoline:
             self.finished = True
             self._enter(State.CLOSED, "both sides have finished")
 
-    def _fail(self, reason: str, text_for_peer: str) -> None:
-        self._queue_alert(AlertLevel.FATAL_ERROR, text_for_peer)
+    def _fail(self, reason: str, text_for_peer: str, code: int = 0) -> None:
+        self._queue_alert(AlertLevel.FATAL_ERROR, text_for_peer, code)
         self._enter(State.CLOSED, reason)
 
     def _unopened(self) -> bool:
@@ -730,7 +756,7 @@ class Trampoline:
         if message.HasField("hello"):
             events.append(self._take_hello(message))
         for ack in message.ack:
-            events.extend(self._take_ack(ack.stream, ack.sequence))
+            events.extend(self._take_ack(ack.stream, ack.sequence, ack.digest))
             if self.state is State.CLOSED:
                 break
         return events
@@ -751,13 +777,16 @@ class Trampoline:
             hello.stream, hello.next_sequence, _text(hello.agent_version, limits.MAX_AGENT_VERSION)
         )
 
-    def _take_ack(self, stream: int, sequence: int) -> list[Event]:
+    def _take_ack(self, stream: int, sequence: int, digest: bytes) -> list[Event]:
         if self.side is not Side.SENSOR or self._stream is None:
             raise _Broken("an acknowledgement that nobody asked for")
         if stream != self._stream:
             raise _Broken(
                 f"an acknowledgement of stream {stream:016x}, this session's is {self._stream:016x}"
             )
+        is_position = self._acknowledged is None
+        if digest and (not is_position or len(digest) != _DIGEST_OCTETS):
+            raise _Broken(f"a digest of {len(digest)} octets, or of something else than the position")
         if self._acknowledged is None:
             if self._peer_heartbeat is None:
                 raise _Broken("a position before the first heartbeat interval")
@@ -766,7 +795,7 @@ class Trampoline:
                     f"the hub holds payload {sequence} of stream {stream:016x}, of which this sensor has made"
                     f" only {self._next_sequence - 1}: its state is older than the hub's"
                 )
-                self._fail(text, text)
+                self._fail(text, text, CONFLICT)
                 return [StreamConflict(stream, sequence, self._next_sequence)]
             self._highest = sequence
             if self.state is State.GREETING:
@@ -781,7 +810,7 @@ class Trampoline:
         self._acknowledged = sequence
         while self._in_flight and self._in_flight[0].sequence <= sequence:
             self._in_flight_bytes -= self._in_flight.popleft().octets
-        return [Acknowledged(stream, sequence)]
+        return [Acknowledged(stream, sequence, digest or None)]
 
     def _take_data(self, message: Message) -> list[Event]:
         if self.side is not Side.HUB:
@@ -903,10 +932,12 @@ class Trampoline:
         self._queue(message)
         self._next_beat = self._now + self._heartbeat
 
-    def _queue_alert(self, level: AlertLevel, text: str) -> None:
+    def _queue_alert(self, level: AlertLevel, text: str, code: int = 0) -> None:
         message = self._compose(ALERT_MESSAGE)
         message.alert.level = _ALERT_LEVELS[level]
         message.alert.message = printable(text, limits.MAX_ALERT_TEXT).encode()
+        if code:
+            message.alert.code = code
         self._queue(message)
 
     def _flush_ack(self) -> None:
@@ -915,7 +946,8 @@ class Trampoline:
         self._ack_due = False
         message = self._compose(HEARTBEAT)
         message.heartbeat = round(self._heartbeat * 1000)
-        message.ack.add(stream=self._stream, sequence=self._acknowledged)
+        message.ack.add(stream=self._stream, sequence=self._acknowledged, digest=self._position_digest)
+        self._position_digest = None
         self._outgoing.append(message.SerializeToString())
 
     def _queue(self, message: Message) -> int:

@@ -11,6 +11,7 @@ from typing import Final
 from aiohttp import WSCloseCode, WSMessage, WSMsgType, web
 
 from sie_core.trampoline import (
+    CONFLICT,
     Accounting,
     AlertLevel,
     AlertReceived,
@@ -295,7 +296,10 @@ class Session:
                 for name, count in reported.items():
                     self._metrics.sensor_reported.labels(*self._labels, name).set(count)
                 self._ledger.reported(*self._labels, reported, time.time())
-            case AlertReceived(level, text, _code):
+            case AlertReceived(level, text, code):
+                if code == CONFLICT and self.outcome != "conflict":
+                    self._alarm(text)
+                    self.outcome = self.outcome or "conflict"
                 if level is AlertLevel.FATAL_ERROR:
                     self.outcome = self.outcome or "peer_reported"
                 log.event(
@@ -346,7 +350,7 @@ class Session:
             # holds.
             self._alarm(f"it will assign {hello.next_sequence} next, but {position} is stored already")
             self.outcome = self.outcome or "conflict"
-        self._trampoline.send_ack(hello.stream, position)
+        self._trampoline.send_ack(hello.stream, position, writer.digest)
 
     def _on_payload(self, payload: PayloadReceived) -> None:
         arrival = Arrival(

@@ -102,16 +102,21 @@ class StreamWriter:
 
     async def open(self, channels: frozenset[int]) -> int:
         """Find the highest stored sequence of the stream, 0 if there is none. Raises `Unstorable`."""
-        async with _in_time("the stream's position could not be read"):
+        async with _in_time(self._link, "the stream's position could not be read"):
             await self._link.persist(self._load_position)
             for channel in sorted(channels):
                 await self._load_channel(channel)
         return self.position
 
+    @property
+    def digest(self) -> bytes | None:
+        """Of the container at the position, None if it is not known."""
+        return bytes.fromhex(self._standing.digest) or None
+
     async def store(self, arrival: Arrival) -> Fate:
         """Put a container into RAW unless it is there. Returns when it is on disk. Raises `Unstorable`."""
         attempted = False
-        async with _in_time(f"container {arrival.sequence} could not be stored"):
+        async with _in_time(self._link, f"container {arrival.sequence} could not be stored"):
             if arrival.channel not in self._last:
                 await self._load_channel(arrival.channel)
             while arrival.sequence > self.position:
@@ -140,7 +145,7 @@ class StreamWriter:
 
     async def record(self, sequence: int) -> None:
         """Bring the position in the bucket up to a stored sequence. Raises `Unstorable`."""
-        async with _in_time(f"position {sequence} could not be recorded"):
+        async with _in_time(self._link, f"position {sequence} could not be recorded"):
             while self._recorded < sequence:
                 headers = _standing_headers(self._known.get(sequence, self._standing._replace(digest="")))
                 try:
@@ -201,7 +206,7 @@ class UploadWriter:
         """Put a container into RAW. Returns when it is on disk. Raises `Unstorable`."""
         headers = _raw_headers(arrival, self._source_id) | name_once(secrets.token_hex(16))
         subject = self._source.raw_subject(arrival.channel)
-        async with _in_time("a container could not be stored"):
+        async with _in_time(self._link, "a container could not be stored"):
             await self._link.persist(lambda: self._link.publish(subject, arrival.data, headers))
         return Fate.STORED
 
@@ -222,7 +227,7 @@ class NamedWriter:
         """Put a file into RAW, a message for each part, unless it was there. Returns when it is on disk.
 
         Raises `Unstorable`."""
-        async with _in_time(f"the file {name} could not be stored"):
+        async with _in_time(self._link, f"the file {name} could not be stored"):
             subject = self._source.taken_subject(name)
             taken = await self._link.persist(lambda: self._link.last_message(TAKEN, subject))
             if taken is not None:
@@ -308,11 +313,10 @@ def _raw_headers(arrival: Arrival, source_id: int) -> dict[str, str]:
 
 
 @asynccontextmanager
-async def _in_time(sentence: str) -> AsyncIterator[None]:
+async def _in_time(link: Link, sentence: str) -> AsyncIterator[None]:
     try:
         async with asyncio.timeout(STORE_TIMEOUT):
             yield
     except TimeoutError:
-        raise Unstorable(
-            f"{sentence} within {STORE_TIMEOUT:.0f} s: the hub's message server is away"
-        ) from None
+        why = "is there and stores nothing: look at its disk and its log" if link.connected else "is away"
+        raise Unstorable(f"{sentence} within {STORE_TIMEOUT:.0f} s: the hub's message server {why}") from None
