@@ -6,7 +6,7 @@ from inspect import getdoc
 from pathlib import Path
 from typing import Any, Final
 
-from tests.faults import kills, network
+from tests.faults import disks, kills, network, time_of_day, twins
 from tests.faults.place import Outcome
 from tests.faults.traffic import TEN_MINUTES
 
@@ -34,6 +34,7 @@ class Fault:
 
 HEALED: Final = "from the healing of the line"
 LAST_PACKET: Final = "from the last packet recorded, with the fault still in force"
+ENROLMENT: Final = "from the moment enrolment is within reach"
 STARTED: Final = "from the new start of what was killed"
 
 FAULTS: Final = (
@@ -42,6 +43,11 @@ FAULTS: Final = (
     Fault("Connection reset every 3 s", network.resets, "from a reset, the longest of all"),
     Fault("Hub killed between storing and acknowledging", kills.hub_killed, STARTED),
     Fault("Sensor killed between sending and acknowledgement", kills.sensor_killed, STARTED),
+    Fault("Disk full at the sensor", disks.sensor_disk_full, "from the moment there is room again"),
+    Fault("Disk full at the hub", disks.hub_disk_full, "from the new start of nats-server"),
+    Fault("Clock one hour ahead on the sensor", time_of_day.clock_ahead, "from the program's start"),
+    Fault("Certificate expired during a partition", time_of_day.certificate_expired, ENROLMENT),
+    Fault("Two sensors with the same identity", twins.same_identity, HEALED),
     Fault("A hub address that accepts and never answers", network.silent_address, "from the sensor's start"),
     Fault("A hub that is too slow", network.slow_hub, "from the moment it goes on"),
 )

@@ -52,7 +52,7 @@ async def hub_killed(directory: Path) -> Outcome:
             recovery = await settled(agent)
             duplicates = (await here.metrics())["sie_hub_ingest_containers_total/duplicate"]
             await sensor.stop(agent)
-        await _each_once(here)
+        await here.each_once()
         assert duplicates == 0
         return await here.compare(all_of(sent), sensor, recovery=recovery, proof=_proof(moment))
 
@@ -76,7 +76,7 @@ async def sensor_killed(directory: Path) -> Outcome:
             await sensor.record(agent, sent[2])
             await settled(agent)
             await sensor.stop(agent)
-        await _each_once(here)
+        await here.each_once()
         expected = answered(all_of(sent[:2])) + all_of(sent[2:])
         return await here.compare(expected, sensor, recovery=recovery, proof=_proof(moment))
 
@@ -100,11 +100,6 @@ async def _between(here: Place, sensor: SensorHost, agent: Running) -> AsyncIter
         moment = Between(await here.stored(), before, in_flight(status))
         assert here.line.struck > 0
         yield moment
-
-
-async def _each_once(here: Place) -> None:
-    sequences = await here.sequences()
-    assert sequences == list(range(1, len(sequences) + 1))
 
 
 def _proof(moment: Between) -> str:

@@ -3,7 +3,7 @@
 import asyncio
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import ExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -139,6 +139,8 @@ class Place:
         self._stack = stack
         self._directory = directory
         directory.mkdir(exist_ok=True)
+        self.environment: dict[str, str] = {}
+        """Of the hub's units, beside what every unit has."""
         self.hub_namespace = stack.enter_context(namespace())
         self.line = Line(stack.enter_context(namespace()))
         self._leg = Leg("hub", self.hub_namespace, "203.0.113", (10, 11))
@@ -184,15 +186,15 @@ class Place:
         await self.ask(self.broker.make_streams)
         await self.start_unit("ingest")
 
-    async def start_unit(self, unit: str, **environment: str) -> None:
+    async def start_unit(self, unit: str) -> None:
         """Start a unit and wait until it does its work."""
         log = self.hub.directory / f"{unit}.log"
         before = self.hub.log(unit).count(" ready: ") if log.exists() else 0
-        await self.inside(lambda: self.hub.start(unit, **environment))
+        await self.inside(lambda: self.hub.start(unit, **self.environment))
         await until(lambda: self.hub.log(unit).count(" ready: ") > before)
 
-    def add_enrol(self) -> str:
-        """Configure `enrol` beside ingest; returns where sensors enrol."""
+    def configure_enrol(self) -> str:
+        """Configure enrol, beside ingest; returns where sensors enrol."""
         server = self.pki.server("enrol", self.hub.address)
         port = free_port()
         document = yaml.safe_load(self.hub.path.read_text())
@@ -223,29 +225,43 @@ class Place:
         """What is in RAW."""
         return contained(message.data for message in await self.ask(self.broker.raw))
 
-    async def sequences(self) -> list[int | None]:
-        """The containers' sequences in RAW, in its order."""
-        return [message.number(HEADER_SEQUENCE) for message in await self.ask(self.broker.raw)]
+    async def each_once(self) -> None:
+        """In RAW the sequences of one stream follow one another, without a gap and without a repetition."""
+        sequences = [message.number(HEADER_SEQUENCE) for message in await self.ask(self.broker.raw)]
+        assert sequences == list(range(1, len(sequences) + 1))
 
     async def compare(
-        self, expected: Counter[Transaction], *sensors: SensorHost, lost: int = 0, recovery: float, proof: str
+        self,
+        expected: Counter[Transaction],
+        *sensors: SensorHost,
+        lost: int = 0,
+        shared: int = 0,
+        recovery: float,
+        proof: str,
     ) -> Outcome:
-        """What came of it: what arrived is exactly what is expected, and so much was captured."""
+        """What came of it: what arrived is exactly what is expected, and so much was captured.
+
+        `shared` transactions stand in the ledgers of two sensors, because one is a copy of the other.
+        """
         ledgers = [sensor.ledger() for sensor in sensors]
         assert sum(ledger.pending + ledger.trimmed for ledger in ledgers) == 0
         arrived = await self.arrived()
         missing, more = expected - arrived, arrived - expected
         assert arrived == expected, f"{missing.total()} are missing, {more.total()} more than were sent"
-        count = sum(ledger.captured for ledger in ledgers)
+        count = sum(ledger.captured for ledger in ledgers) - shared
         assert count == expected.total()
         return Outcome(count, lost, arrived.total(), recovery, proof)
 
 
 @asynccontextmanager
-async def place(directory: Path, stream_disk: int | None = None) -> AsyncIterator[Place]:
-    """A place with a hub that runs; its streams are on a disk of so many octets, if given."""
+async def place(
+    directory: Path, stream_disk: int | None = None, environment: Mapping[str, str] | None = None
+) -> AsyncIterator[Place]:
+    """A place with a hub that runs. Its streams are on a disk of so many octets, and its units have more in
+    their environment, if given."""
     with ExitStack() as stack:
         made = await asyncio.to_thread(Place, directory, stack, stream_disk)
+        made.environment |= environment or {}
         try:
             await made.start()
             yield made
