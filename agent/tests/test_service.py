@@ -124,6 +124,23 @@ async def test_a_stop_waits_no_longer_for_a_hub_that_says_nothing(
     assert at_rest.ledger.pending == traffic.transactions  # open transactions are written down all the same
 
 
+async def test_a_stop_waits_for_no_renewal_that_gets_no_answer(
+    wire: Namespace, config_file: Callable[..., Path], authority: Authority, tmp_path: Path
+) -> None:
+    listener = wire.inside(lambda: socket.create_server(("127.0.0.1", 0)))
+    listener.settimeout(20)
+    with listener:
+        config = config_file(interface=wire.inner)
+        enrol = f"uplink: {{enrol: 'https://127.0.0.1:{listener.getsockname()[1]}', "
+        config.write_text(config.read_text().replace("uplink: {", enrol))
+        authority.sensor(age_days=25)  # of 30: it is time
+        async with running(wire, config, tmp_path) as agent:
+            connection, _ = await asyncio.to_thread(listener.accept)
+            with connection:
+                assert await asyncio.to_thread(connection.recv, 1 << 14)  # its greeting; nobody answers
+                assert await agent.stop() < STOP_WITHIN
+
+
 async def test_a_kill_loses_nothing_that_had_reached_the_spool(
     wire: Namespace, traffic: Traffic, config_file: Callable[..., Path], authority: Authority, tmp_path: Path
 ) -> None:

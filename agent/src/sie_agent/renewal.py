@@ -15,6 +15,7 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
+from sie_agent.apart import apart
 from sie_agent.backoff import Backoff
 from sie_agent.config import AgentConfig
 from sie_agent.enrolment import renew
@@ -114,7 +115,7 @@ class Renewal:
 
     async def _attempt(self) -> None:
         try:
-            done = await asyncio.to_thread(renew, self._config(), clock=self._clock, random=os.urandom)
+            done = await apart(renew, self._config(), clock=self._clock, random=os.urandom)
         except EnrolmentRefused as refused:
             self.counts.refused += 1
             self._fail(refused)
