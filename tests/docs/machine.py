@@ -315,8 +315,8 @@ def with_agent_settings(on: Machine) -> None:
 
 
 def with_traffic(on: Machine) -> None:
-    """A capture of an hour ago beside which commands are typed, and the same packets into eth0 for as long as
-    the machine runs.
+    """A capture that has just ended, beside which commands are typed, and the same packets into eth0 for as
+    long as the machine runs.
     """
     with_agent_settings(on)
     capture = on.work / "up.pcap"
