@@ -304,7 +304,8 @@ def sessions() -> Iterator[tuple[str, bytes]]:
             elif "does" in step:
                 given = step["with"]
                 sequence = given.get("sequence", given.get("next_sequence", 0))
-                octets += trampoline.ask(step["does"].removeprefix("send_"), sequence)
+                what = step["does"].removeprefix("send_") + (" with a digest" if "digest" in given else "")
+                octets += trampoline.ask(what, sequence)
         yield re.sub(r"[^a-z0-9]+", "-", vector["name"].lower()), octets
 
 

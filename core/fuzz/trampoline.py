@@ -11,8 +11,8 @@ Permitted outcomes:
 * at a hub: one hello, of a stream and a sequence in range; containers that are intact, of the hello's stream,
   of sequences that rise and are behind the position, within the limits; counters within theirs; no more
   containers behind Finished;
-* at a sensor: acknowledgements that rise, of what was sent, at most; a position at or behind the next
-  sequence is a StreamConflict, the last event, which closes;
+* at a sensor: acknowledgements that rise, of what was sent, at most, the first one alone with a digest; a
+  position at or behind the next sequence is a StreamConflict, the last event, which closes;
 * at both: an alert's text is printable and bounded, a fatal one closes; Shutdown; Finished once;
 * asking is done or raises TrampolineMisuse or WindowFull, and then has changed nothing that is said;
 * what is said are messages that the peer's limit allows, at most three for one message heard, and nothing of
@@ -59,6 +59,8 @@ SECONDS: Final = (0.1, 5.0, 20.0, 700.0)
 HEAR, HEAR_INTACT, WAIT, ASK = range(4)
 """What a step is, by the lowest two bits of its octet."""
 
+DIGEST_OCTETS: Final = 32  # of SHA-256
+
 WINDOW: Final = 4
 WINDOW_BYTES: Final = 400
 KEPT: Final = limits.MAX_ALERT_TEXT + 256
@@ -72,7 +74,18 @@ class Ask(NamedTuple):
     sequence: int
 
 
-ASKS: Final = ("hello", "payload", "ack", "accounting", "shutdown", "finish", "hold", "resume")
+ASKS: Final = (
+    "hello",
+    "payload",
+    "ack",
+    "accounting",
+    "shutdown",
+    "finish",
+    "hold",
+    "resume",
+    "report_conflict",
+    "ack with a digest",
+)
 
 
 def begin(side: Side, offers: frozenset[int]) -> bytes:
@@ -182,6 +195,8 @@ class _Session:
             "finish": end.finish,
             "hold": end.hold,
             "resume": lambda: end.resume(self.now),
+            "report_conflict": lambda: end.report_conflict(sequence),
+            "ack with a digest": lambda: end.send_ack(stream, sequence, bytes(DIGEST_OCTETS)),
         }
         before = (end.state, end.in_flight)
         try:
@@ -195,7 +210,7 @@ class _Session:
         elif ask.what == "payload" and self.version == 2:
             assert sequence > self.highest
             self.highest = sequence
-        elif ask.what == "ack" and self.position is None:
+        elif ask.what.startswith("ack") and self.position is None:
             self.position = self.highest = sequence
         self.say(most=2)
 
@@ -224,9 +239,10 @@ class _Session:
                 assert hub
                 assert not self.peer_finished
                 self.judge_container(event)
-            case Acknowledged(stream, sequence):
+            case Acknowledged(stream, sequence, digest):
                 assert not hub
                 assert (self.version, stream) == (2, self.stream)
+                assert digest is None or (self.position is None and len(digest) == DIGEST_OCTETS)
                 if self.position is None:
                     assert sequence < self.next_sequence
                     self.highest = sequence
