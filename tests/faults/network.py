@@ -163,7 +163,6 @@ async def slow_hub(directory: Path) -> Outcome:
             await asyncio.sleep(max(0.0, until - time.monotonic()))
             here.broker.resume()
             recovery = await settled(agent)
-            assert uplink(await asyncio.to_thread(agent.status))["sessions"] == 1
             await sensor.stop(agent)
         proof = f"{WINDOW} containers in flight, as many as the window holds; {waiting} in the spool"
         return await here.compare(all_of(sent), sensor, recovery=recovery, proof=proof)

@@ -1,5 +1,6 @@
 """docs/reference/faults.md: what a run of all faults came to."""
 
+import os
 import re
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -39,6 +40,7 @@ def render(outcomes: Mapping[str, Outcome]) -> str:
         volume=TEN_MINUTES * BATCH,
         retry_max=f"{RETRY_MAX:g}",
         machine=machine(),
+        load=round(os.getloadavg()[1]),
         today=datetime.now(UTC).date().isoformat(),
     )
 
