@@ -1043,6 +1043,7 @@ class Delivery(RuleBasedStateMachine):
         waiting = sorted(sequence for sequence in self.spool if sequence > self.session.cursor)
         if waiting:
             sequence = waiting[0]
+            assert min(end.room) > 0
             end.send_payload(container(sequence, self.spool[sequence]), self.now)
             self.session.cursor = sequence
 

@@ -19,6 +19,14 @@ def cpu_of(process: int) -> float:
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
+def cpu_of_all() -> float:
+    """Seconds that all processors were busy, with whatever, from the first line of /proc/stat (proc(5))."""
+    user, nice, system, _idle, _iowait, *interrupts = (
+        int(ticks) for ticks in Path("/proc/stat").read_text().partition("\n")[0].split()[1:8]
+    )
+    return (user + nice + system + sum(interrupts)) / os.sysconf("SC_CLK_TCK")
+
+
 def resident_of(process: int) -> int:
     """The largest resident size so far, in octets."""
     for line in Path(f"/proc/{process}/status").read_text().splitlines():
