@@ -184,7 +184,9 @@ def parser() -> argparse.ArgumentParser:
     playbook = command(
         "playbook", command_playbook, "run one of them; prints how many tasks changed, as JSON"
     )
-    playbook.add_argument("name", choices=["hub", *deploy.OF_PARTICIPANTS, "renewals", "rotate_keys"])
+    playbook.add_argument(
+        "name", choices=["hub", *deploy.OF_PARTICIPANTS, "renewals", "rotate_keys", "diagnose"]
+    )
     playbook.add_argument("participant", nargs="?")
     playbook.add_argument(
         "-e", dest="extra", action="append", default=[], metavar="NAME=VALUE", help="as ansible-playbook's"

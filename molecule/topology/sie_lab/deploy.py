@@ -41,7 +41,7 @@ ENROL_PORT, INGEST_PORT, SERVE_PORT = 8444, 8443, 8445  # the hub role's default
 OF_INTERFACES = ("sensor_interface", "sensor_resolvers")
 DNSTAP_NAMES = {"pdns": "pdns_recursor"}  # what the role calls a resolver, where it is not what the lab does
 OF_PARTICIPANTS = ("onboard_participant", "configure_my_sensor")
-BY_PARTICIPANTS = ("configure_my_sensor", "rotate_keys")
+BY_PARTICIPANTS = ("configure_my_sensor", "rotate_keys", "diagnose")
 WITH_BUNDLE = Path(__file__).resolve().parent / "with_bundle.sh"
 TOLD = ("signer", "passphrase")  # what the operator tells a participant by another way
 # What a playbook configures and installs on a host, as one line for each file.
@@ -190,6 +190,7 @@ def sensor_inventory(lab: Lab, participant: Participant, bundle: Path, signer: s
         "sensor_retry_max": RETRY_MAX,
         "sensor_resolvers": resolver_prefixes(participant),
         "sensor_probe_resolver": str(participant.resolver_address.v4),
+        "sensor_report_dir": str(participant.home / "reports"),
     }
     if participant.dnstap:
         services = filter(None, (participant.sensor.service, *participant.sensor.more_services))

@@ -1,0 +1,69 @@
+"""See whether an interface shows both directions of DNS over UDP between resolvers and servers.
+
+Usage: sight.py INTERFACE SECONDS PREFIX... Listens until both have been seen, SECONDS at most. Prints how many packets
+came from the resolvers' prefixes to port 53 and from port 53 to them, as two numbers. Needs root.
+"""
+
+import ipaddress
+import socket
+import struct
+import sys
+import time
+
+ETH_P_ALL = 0x0003
+PACKET_ADD_MEMBERSHIP, PACKET_MR_PROMISC = 1, 1
+SOL_PACKET = 263
+UDP = 17
+DNS = 53
+VLAN_TAGS = (0x8100, 0x88A8)
+
+
+def ends(frame):
+    """(source, source port, target, target port) of a datagram, or None. Tunnels and extension headers are not looked into."""
+    kind, start = int.from_bytes(frame[12:14], "big"), 14
+    while kind in VLAN_TAGS:
+        kind, start = int.from_bytes(frame[start + 2 : start + 4], "big"), start + 4
+    packet = frame[start:]
+    if kind == 0x0800 and len(packet) >= 28 and packet[9] == UDP:
+        source, target, rest = packet[12:16], packet[16:20], packet[4 * (packet[0] & 0x0F) :]
+    elif kind == 0x86DD and len(packet) >= 48 and packet[6] == UDP:
+        source, target, rest = packet[8:24], packet[24:40], packet[40:]
+    else:
+        return None
+    if len(rest) < 4:
+        return None
+    return ipaddress.ip_address(source), *struct.unpack("!H", rest[:2]), ipaddress.ip_address(target), *struct.unpack("!H", rest[2:4])
+
+
+def main(interface, seconds, *prefixes):
+    resolvers = [ipaddress.ip_network(prefix) for prefix in prefixes]
+
+    def listed(address):
+        return any(address in network for network in resolvers if network.version == address.version)
+
+    questions = answers = 0
+    deadline = time.monotonic() + float(seconds)
+    with socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(ETH_P_ALL)) as tap:
+        tap.bind((interface, ETH_P_ALL))
+        promiscuous = struct.pack("=iHH8s", socket.if_nametoindex(interface), PACKET_MR_PROMISC, 0, b"")
+        tap.setsockopt(SOL_PACKET, PACKET_ADD_MEMBERSHIP, promiscuous)
+        while not (questions and answers) and time.monotonic() < deadline:
+            tap.settimeout(max(0.01, deadline - time.monotonic()))
+            try:
+                seen = ends(tap.recv(65535))
+            except socket.timeout:
+                break
+            except OSError as error:
+                print("%s: %s" % (interface, error.strerror), file=sys.stderr)
+                return 1
+            if seen is None:
+                continue
+            source, source_port, target, target_port = seen
+            questions += target_port == DNS and listed(source) and not listed(target)
+            answers += source_port == DNS and listed(target) and not listed(source)
+    print(questions, answers)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(*sys.argv[1:]))
