@@ -38,6 +38,11 @@ class Elsewhere(NamedTuple):
 
 ELSEWHERE: Final = (
     Elsewhere(
+        "docs/how-to/diagnose.md",
+        "sie-agent diagnose",
+        "molecule/default/tests/test_diagnose.py::test_a_sensor_that_is_well_has_no_broken_link",
+    ),
+    Elsewhere(
         "docs/how-to/dnstap.md",
         "echo '/run/sie-agent/dnstap.sock rw,' >> /etc/apparmor.d/local/usr.sbin.unbound",
         "molecule/dnstap/tests/test_dnstap.py::test_apparmor_would_permit_the_socket",
@@ -80,6 +85,7 @@ PLAYBOOKS: Final = {
     "configure_my_sensor": "molecule/default/converge.yml",
     "offboard_participant": "molecule/offboard/tests/test_offboard.py",
     "renewals": "molecule/default/tests/test_renewals.py",
+    "diagnose": "molecule/default/tests/test_diagnose.py",
     "rotate_keys": "molecule/rotation/tests/test_rotation.py",
 }
 """What runs each playbook on hosts; a page's command is checked against the playbook."""

@@ -19,6 +19,7 @@ REPOSITORY = Path(__file__).parents[2]
 COLLECTION = REPOSITORY / "collections/ansible_collections/sie_europe/passive_dns"
 PLAYBOOKS = tuple(sorted(path.stem for path in (COLLECTION / "playbooks").glob("*.yml")))
 HOW_TO = {
+    "diagnose": "diagnose.md",
     "renewals": "rotate-keys.md",
     "rotate_keys": "rotate-keys.md",
     "offboard_participant": "participant-leaves.md",

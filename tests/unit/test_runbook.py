@@ -55,7 +55,10 @@ NOT_FOR_OPERATORS = (
     "hub/src/sie_hub/demo",
     "hub/src/sie_hub/serve/question.py",
     "hub/src/sie_hub/serve/api.py",
+    "agent/src/sie_agent/failures.py",
+    "hub/src/sie_hub/failures.py",
 )
+"""Sentences for others, and those of the diagnoses, which have a page of their own (test_failures.py)."""
 
 
 def cells_of(line: str) -> list[str]:

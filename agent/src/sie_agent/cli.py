@@ -32,7 +32,7 @@ EXIT_CODES: Final = {
     EXIT_OK: "done",
     EXIT_FAILURE: "failed while running",
     EXIT_USAGE: "wrong usage or wrong configuration",
-    EXIT_BROKEN: "looked, and something is broken: probe",
+    EXIT_BROKEN: "looked, and something is broken: probe, diagnose",
     EXIT_INTERRUPTED: "interrupted from the keyboard",
 }
 
@@ -87,6 +87,11 @@ COMMANDS: Final[dict[str, Command]] = {
         "sie_agent.probe",
         "prove that the hub receives what is captured: look up a new name and ask the hub for it",
         "  sie-agent probe\n  sie-agent probe --resolver 192.0.2.53 --timeout 30 --json",
+    ),
+    "diagnose": Command(
+        "sie_agent.diagnose",
+        "find the broken link between capture and hub, and say what to do",
+        "  sie-agent diagnose\n  sie-agent diagnose --resolver 192.0.2.53 --json | jq .broken",
     ),
     "identity": Command(
         "sie_agent.enrolment",

@@ -117,7 +117,7 @@ def _zone(config: AgentConfig, hub: str, wanted: str | None) -> str:
     """The hub's probe zone. Raises Unprovable."""
     answer = _ask(config, hub, "/probe")
     if answer.status == 200:
-        said = _document(answer).get("zone")
+        said = document_of(answer).get("zone")
         if not isinstance(said, str) or re.fullmatch(EXCHANGE, said) is None:
             raise Unprovable(
                 f"{hub}: says no probe zone that could be one: is this the hub of {config.exchange}?"
@@ -162,7 +162,7 @@ def _await(
                 proof.reached(stage, f"{more} transactions more than before")
         answer = _ask(config, hub, f"/probe/{proof.nonce}")
         if answer.status == 200:
-            proof.received = _document(answer)
+            proof.received = document_of(answer)
             proof.outcome = RECEIVED
             proof.reached("received", _what(proof.received))
             proof.sentence = _verdict(proof.received)
@@ -183,7 +183,8 @@ def _ask(config: AgentConfig, hub: str, path: str) -> Answer:
         raise AgentError(f"{hub}: cannot be asked for the probe: {closed}") from None
 
 
-def _document(answer: Answer) -> dict[str, Any]:
+def document_of(answer: Answer) -> dict[str, Any]:
+    """The JSON object of an answer, an empty one if it is none."""
     try:
         document = json.loads(answer.text)
     except ValueError:
@@ -192,7 +193,7 @@ def _document(answer: Answer) -> dict[str, Any]:
 
 
 def _said(answer: Answer) -> str:
-    said = _document(answer).get("error")
+    said = document_of(answer).get("error")
     return said if isinstance(said, str) else answer.sentence
 
 

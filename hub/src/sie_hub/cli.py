@@ -47,6 +47,7 @@ COMMANDS: Final[dict[str, Command]] = {
     "renewal": Command("sie_hub.enrol.cli", "list the certificates that were renewed"),
     "due": Command("sie_hub.enrol.due_cli", "list the agreements and certificates that end soon"),
     "ledger": Command("sie_hub.ledger_cli", "show what each source captured and what of it is here"),
+    "diagnose": Command("sie_hub.diagnose", "find the broken link of this hub, and say what to do"),
     "registry": Command("sie_hub.registry_cli", "show and change who may send and who may read"),
     "offboard": Command("sie_hub.offboard_cli", "let a participant go and purge what it has left"),
     "check-config": Command("sie_hub.cli", "check a configuration file and list every mistake in it"),
