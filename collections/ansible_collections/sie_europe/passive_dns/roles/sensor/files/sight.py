@@ -32,7 +32,12 @@ def ends(frame):
         return None
     if len(rest) < 4:
         return None
-    return ipaddress.ip_address(source), *struct.unpack("!H", rest[:2]), ipaddress.ip_address(target), *struct.unpack("!H", rest[2:4])
+    return (
+        ipaddress.ip_address(source),
+        *struct.unpack("!H", rest[:2]),
+        ipaddress.ip_address(target),
+        *struct.unpack("!H", rest[2:4]),
+    )
 
 
 def main(interface, seconds, *prefixes):
