@@ -90,8 +90,8 @@ def test_a_stopped_agent(participant: Participant) -> None:
 
 def test_a_firewall_before_the_hub(lab: Lab, participant: Participant) -> None:
     rules = (
-        "table inet broken { chain output { type filter hook output priority 0; "
-        f"ip daddr {lab.hub.management} tcp dport 8443 reject with icmp admin-prohibited; }} }}"
+        "table inet broken {\nchain output {\ntype filter hook output priority 0;\n"
+        f"ip daddr {lab.hub.management} tcp dport 8443 reject with icmp admin-prohibited\n}}\n}}\n"
     )
     on(participant.sensor, "nft", "-f", "-", stdin=rules)
     try:
