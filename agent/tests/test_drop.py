@@ -1,6 +1,7 @@
 """The uplink by files: its rules, with a drop in memory; the hub's tests have it with a real server."""
 
 import asyncio
+import hashlib
 import stat
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
@@ -12,7 +13,7 @@ import paramiko
 import pytest
 
 from sie_agent.config import AgentConfig, load_config
-from sie_agent.drop import file_name
+from sie_agent.drop import Position, file_name
 from sie_agent.drop_session import DropSession
 from sie_agent.drop_uplink import DropUplink
 from sie_agent.identity_files import IdentityFilesError
@@ -33,12 +34,13 @@ class Memory:
 
     files: dict[str, bytes] = field(default_factory=dict)
     stored: int = 0
+    digest: bytes | None = None
     puts: list[str] = field(default_factory=list)
     accounts: list[Mapping[str, int]] = field(default_factory=list)
     fails: bool = False
 
-    def position(self, _stream: int) -> int:
-        return self.stored
+    def position(self, _stream: int) -> Position:
+        return Position(self.stored, self.digest)
 
     def names(self) -> frozenset[str]:
         return frozenset(self.files)
@@ -134,6 +136,31 @@ async def test_a_session_begins_where_the_hub_is_and_puts_nothing_there_twice(sp
         memory.take_in()
         await until(lambda: spool.ledger.pending == 0)
     assert memory.puts == [file_name(spool.stream, sequence, TRANSACTIONS) for sequence in (5, 6)]
+
+
+async def test_another_machine_s_container_at_the_position_is_a_conflict_at_any_time(spool: Spool) -> None:
+    """Two copies of one machine deliver side by side; what the other one has put there is not this one's."""
+    fill(spool, 3)
+    memory = Memory()
+    session = DropSession(memory, spool, Watching(), window=4, window_bytes=1 << 20, poll=0.01)
+    running = asyncio.create_task(session.run())
+    await until(lambda: len(memory.puts) == 3)
+    memory.digest = hashlib.sha256(b"the other machine's").digest()
+    memory.take_in()
+    with pytest.raises(Refused, match="holds another container 3 of stream"):
+        await running
+    assert session.conflict
+    assert spool.ledger.pending_containers == 3
+
+
+async def test_one_s_own_container_at_the_position_is_none(spool: Spool) -> None:
+    fill(spool, 3)
+    entry = spool.held(3)
+    assert entry is not None
+    memory = Memory(stored=3, digest=hashlib.sha256(spool.read(entry) or b"").digest())
+    async with carrying(memory, spool):
+        await until(lambda: spool.ledger.pending == 0)
+    assert memory.puts == []
 
 
 async def test_a_position_beyond_what_was_made_is_a_conflict(spool: Spool) -> None:

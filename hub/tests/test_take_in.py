@@ -1,5 +1,6 @@
 """The drop, taken in: files laid into it by hand, a real nats-server, and ingest's own part of the work."""
 
+import hashlib
 import json
 import os
 from collections.abc import AsyncIterator
@@ -115,7 +116,11 @@ async def test_a_sensor_s_containers_are_taken_in_order_acknowledged_and_removed
     assert list(streams) == ["$KV.POSITION.isp_a.ns1.drop-1122334455667788"]
     assert not any(path.exists() for path in paths)
     assert hidden.exists()
-    assert place.position() == {"stream": "1122334455667788", "position": 3}
+    assert place.position() == {
+        "stream": "1122334455667788",
+        "position": 3,
+        "digest": hashlib.sha256(drop.ZSTD_MAGIC + b"container 3").hexdigest(),
+    }
     assert place.outcomes == {"stored": 3}
 
 

@@ -8,7 +8,7 @@ import logging
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, Final, cast
+from typing import Any, Final, NamedTuple, cast
 
 import paramiko
 from paramiko.sftp import CMD_EXTENDED
@@ -26,7 +26,7 @@ ANSWER_TIMEOUT: Final = 60.0
 """Seconds for an answer: 4 MiB pass in that time at 560 kbit/s, with the disk's wait at the end."""
 
 MAX_POSITION: Final = 4096
-"""Octets of position.json, which has some 60."""
+"""Octets of position.json, which has some 150."""
 
 FSYNC: Final = "fsync@openssh.com"
 
@@ -37,6 +37,13 @@ logging.getLogger("paramiko").setLevel(logging.CRITICAL + 1)
 def file_name(stream: int, sequence: int, transactions: int) -> str:
     """What a container is called in the drop; names sort as sequences do."""
     return f"{stream:016x}.{sequence:020}.{transactions:08}.nmsg.zst"
+
+
+class Position(NamedTuple):
+    """What the hub has stored of a stream: the highest sequence, and its container's SHA-256 if known."""
+
+    sequence: int = 0
+    digest: bytes | None = None
 
 
 class Drop:
@@ -63,19 +70,21 @@ class Drop:
         """Cut the connection; what another thread waits for fails. May be called twice."""
         self._client.close()
 
-    def position(self, stream: int) -> int:
-        """The highest sequence of the stream that the hub has stored, as far as it has said so."""
+    def position(self, stream: int) -> Position:
+        """What of the stream the hub has stored, as far as it has said so."""
         try:
             with self._sftp.open(f"{self._up}/position.json", "rb") as file:
                 document = json.loads(file.read(MAX_POSITION))
-            position = document["position"] if document["stream"] == f"{stream:016x}" else 0
+            if document["stream"] != f"{stream:016x}":
+                return Position()
+            position, digest = document["position"], bytes.fromhex(document.get("digest", ""))
         except FileNotFoundError:
-            return 0
+            return Position()
         except (ValueError, TypeError, KeyError):
             raise Ended("the hub's position.json is none; tell the hub's operator") from None
         if type(position) is not int or not 0 <= position <= MAX_SEQUENCE:
             raise Ended("the hub's position.json holds no position; tell the hub's operator")
-        return position
+        return Position(position, digest or None)
 
     def names(self) -> frozenset[str]:
         """What waits in the drop to be taken in."""

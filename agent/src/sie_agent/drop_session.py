@@ -12,7 +12,7 @@ from contextlib import suppress
 from typing import Final, NamedTuple, Protocol
 
 from sie_agent.apart import apart
-from sie_agent.drop import file_name
+from sie_agent.drop import Position, file_name
 from sie_agent.refusal import Ended, Refused
 from sie_agent.session import ACCOUNTING_INTERVAL, ACKNOWLEDGEMENT_TIMEOUT, Observer
 from sie_agent.spool import Entry, Spool
@@ -24,7 +24,7 @@ POLL: Final = 1.0
 class Remote(Protocol):
     """The drop as a session needs it: sie_agent.drop.Drop; every call may block."""
 
-    def position(self, stream: int) -> int:
+    def position(self, stream: int) -> Position:
         """What the hub has stored of the stream."""
 
     def names(self) -> frozenset[str]:
@@ -116,22 +116,33 @@ class DropSession:
                     await self._something_to_do.wait()
 
     async def _begin(self) -> None:
-        position = await apart(self._remote.position, self._stream)
-        if position >= self._spool.next_sequence:
-            self.conflict = True
-            raise Refused(
-                f"the hub holds container {position} of stream {self._stream:016x}, of which this sensor has "
-                f"made only {self._spool.next_sequence - 1}: its state is older than the hub's"
-            )
+        position = await self._position()
         self._cursor = position
         # What an earlier session has put there and the hub has not taken in yet is not put there again.
         self._present = await apart(self._remote.names)
         self._observer.opened(position)
 
+    async def _position(self) -> int:
+        """What the hub has stored of the stream. Raises Refused if it is not of this spool's making."""
+        sequence, digest = await apart(self._remote.position, self._stream)
+        if sequence >= self._spool.next_sequence:
+            self.conflict = True
+            raise Refused(
+                f"the hub holds container {sequence} of stream {self._stream:016x}, of which this sensor has "
+                f"made only {self._spool.next_sequence - 1}: its state is older than the hub's"
+            )
+        if digest is not None and not await asyncio.to_thread(self._spool.may_have_made, sequence, digest):
+            self.conflict = True
+            raise Refused(
+                f"the hub holds another container {sequence} of stream {self._stream:016x} than this sensor:"
+                " one machine is a copy of another"
+            )
+        return sequence
+
     async def _look(self) -> None:
         """Settle what the hub has stored."""
         self._next_look = self._clock() + self._poll
-        position = await apart(self._remote.position, self._stream)
+        position = await self._position()
         await asyncio.to_thread(self._spool.acknowledge, position)
         while self._under_way and self._under_way[0].sequence <= position:
             self._under_way.popleft()

@@ -7,7 +7,6 @@ window, and the rest waits in the spool.
 """
 
 import asyncio
-import hashlib
 import logging
 import time
 from collections import deque
@@ -192,7 +191,9 @@ class Session:
                 self._trampoline.send_hello(self._spool.stream, self._spool.next_sequence, __version__)
             case Acknowledged(sequence=sequence, digest=digest):
                 if self._cursor is None:
-                    if digest is not None and not await asyncio.to_thread(self._is_ours, sequence, digest):
+                    if digest is not None and not await asyncio.to_thread(
+                        self._spool.may_have_made, sequence, digest
+                    ):
                         self._trampoline.report_conflict(sequence)
                         self.conflict = True
                         raise Refused(self._trampoline.closed_reason)
@@ -212,15 +213,6 @@ class Session:
                 raise Ended(reason)
             case PeerShutdown():
                 _log.info("the hub asks to stop sending")
-
-    def _is_ours(self, sequence: int, digest: bytes) -> bool:
-        """Whether the hub's container of this sequence may be ours: it is, or we hold that one no more.
-
-        What is not ours must not be taken for acknowledged, nor what lies before it.
-        """
-        entry = self._spool.held(sequence)
-        data = self._spool.read(entry) if entry is not None else None
-        return data is None or hashlib.sha256(data).digest() == digest
 
     async def _send(self) -> None:
         while True:

@@ -16,6 +16,7 @@ All methods may be called from any thread. Those that write wait for the disk; `
 
 import errno
 import fcntl
+import hashlib
 import json
 import math
 import os
@@ -204,6 +205,15 @@ class Spool:
             index = self._index_after(sequence) - 1
             entry = self._entries[index] if index >= 0 else None
         return entry if entry is not None and entry.sequence == sequence else None
+
+    def may_have_made(self, sequence: int, digest: bytes) -> bool:
+        """Whether the hub's container of this sequence may be from here: it is, or is held here no more.
+
+        What is not must not be taken for acknowledged, nor what lies before it. Raises SpoolError as `read`.
+        """
+        entry = self.held(sequence)
+        data = self.read(entry) if entry is not None else None
+        return data is None or hashlib.sha256(data).digest() == digest
 
     def read(self, entry: Entry) -> bytes | None:
         """A container's octets; None if it has left the spool, or is unreadable and hereby trimmed.

@@ -259,9 +259,11 @@ class Folder:
             except FileNotFoundError:
                 return None
 
-    def say_position(self, stream: int, position: int) -> None:
-        """Tell the sensor what of its stream is stored durably."""
-        self._say("position.json", json.dumps({"stream": f"{stream:016x}", "position": position}))
+    def say_position(self, stream: int, position: int, digest: bytes | None) -> None:
+        """Tell the sensor what of its stream is stored durably, and which container is at the position."""
+        known = {"digest": digest.hex()} if digest is not None else {}
+        document = {"stream": f"{stream:016x}", "position": position, **known}
+        self._say("position.json", json.dumps(document))
 
     def say_refusal(self, sentence: str) -> None:
         """Tell whoever sends what was not taken, below what was told before."""

@@ -116,7 +116,7 @@ class TakeIn:
                 await self._refuse(folder, file, fault)
         for stream, writer in streams.items():
             await writer.record(writer.position)
-            await asyncio.to_thread(folder.say_position, stream, writer.position)
+            await asyncio.to_thread(folder.say_position, stream, writer.position, writer.digest)
             for file in files:
                 done = file.numbered
                 if done is not None and done.stream == stream and done.sequence <= writer.position:
