@@ -31,8 +31,9 @@ HERE = Path(__file__).resolve().parent
 LOCK = REPOSITORY / "requirements-dev.lock"
 INSTALLER = HERE / "installer.txt"
 
-PYTHONS = ("3.11", "3.13")  # Debian 12 and Debian 13
-PLATFORM = "x86_64-manylinux_2_28"  # the oldest C library of a system that has these Pythons
+DEBIAN_PYTHONS = ("3.11", "3.13")  # Debian 12, also RedHat 9's AppStream, and Debian 13
+LIBRARY = "manylinux_2_28"
+PLATFORM = f"x86_64-{LIBRARY}"  # the oldest C library of a system that has these Pythons
 # pip takes a platform literally: each tag that glibc 2.28 satisfies is named.
 WHEEL_PLATFORMS = (
     *(f"manylinux_2_{minor}_x86_64" for minor in range(28, 4, -1)),
@@ -48,15 +49,17 @@ UNSOURCED = {"__pycache__", "target", "tests", ".mypy_cache", ".ruff_cache", ".p
 
 @dataclass(frozen=True)
 class Program:
-    """One installable program: its distribution's folder, and dependencies it can do without."""
+    """One installable program: its distribution's folder, the Pythons it is for, and dependencies it can do
+    without."""
 
     name: str
     folder: str
+    pythons: tuple[str, ...] = DEBIAN_PYTHONS
     unneeded: tuple[str, ...] = ()
 
 
 PROGRAMS = {
-    "agent": Program("sie-agent", "agent"),
+    "agent": Program("sie-agent", "agent", ("3.11", "3.12", "3.13")),  # 3.12: Ubuntu 24.04, RedHat 10
     # sie_hub.serve.engine loads the database's extension directly; the package around it would pull these in.
     "hub": Program("sie-hub", "hub", unneeded=("pandas", "pyarrow")),
 }
@@ -132,13 +135,18 @@ def say(text: str) -> None:
 
 def own_wheel(folder: str, cache: Path) -> Path:
     """The wheel of one of our distributions, built unless its sources have one already."""
-    kept = cache / "wheels" / f"{folder}-{digest(source_files(REPOSITORY / folder))}"
+    kept = cache / "wheels" / f"{folder}-{LIBRARY}-{digest(source_files(REPOSITORY / folder))}"
     if not kept.is_dir():
         say(f"building the wheel of {folder}/")
         with tempfile.TemporaryDirectory(dir=kept.parent) as scratch:
             built = Path(scratch, "built")
             if folder == "core":
-                run(["maturin", "build", "--release", "--quiet", "--out", built], cwd=REPOSITORY / folder)
+                # zig links against that C library, whichever this machine has; maturin checks the tag.
+                old = ["--zig", "--compatibility", LIBRARY]
+                run(
+                    ["maturin", "build", "--release", "--quiet", *old, "--out", built],
+                    cwd=REPOSITORY / folder,
+                )
             else:
                 hatch = [sys.executable, "-m", "hatchling", "build", "--target", "wheel"]
                 run([*hatch, "--directory", str(built)], cwd=REPOSITORY / folder)
@@ -188,7 +196,7 @@ def fill(release: Path, program: Program, cache: Path) -> None:
     wheels.mkdir(parents=True)
     own = [Path(shutil.copy2(own_wheel(folder, cache), wheels)) for folder in ("core", program.folder)]
     with tempfile.TemporaryDirectory() as scratch:
-        for python in PYTHONS:
+        for python in program.pythons:
             say(f"fetching what {program.name} needs on Python {python}")
             locked = Path(scratch, f"{tag(python)}.txt")
             locked.write_text(resolve(program, python))
@@ -203,7 +211,7 @@ def fill(release: Path, program: Program, cache: Path) -> None:
         "format": 1,
         "program": program.name,
         "version": project(program.folder)["version"],
-        "pythons": [tag(python) for python in PYTHONS],
+        "pythons": [tag(python) for python in program.pythons],
         "files": files(release),
     }
     (release / "manifest.json").write_text(json.dumps(manifest, indent=1) + "\n")

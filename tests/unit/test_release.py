@@ -1,6 +1,7 @@
 """A release as a host gets it: everything in it accounted for, and installable with no network and no pip."""
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -11,7 +12,8 @@ import pytest
 REPOSITORY = Path(__file__).parents[2]
 BUILD = [sys.executable, str(REPOSITORY / "molecule/release/build.py")]
 SYSTEM_PYTHON = "/usr/bin/python3"
-PYTHONS = ("cp311", "cp313")
+PYTHONS = ("cp311", "cp312", "cp313")
+GLIBC = 28  # RedHat 8's is 2.28; every newer one has its symbols
 
 
 @pytest.fixture(scope="module")
@@ -54,7 +56,7 @@ def test_the_manifest_names_every_file(release: Path) -> None:
 def test_every_requirement_is_pinned_to_one_wheel(release: Path) -> None:
     digests = set(manifest_of(release)["files"].values())
     used: set[str] = set()
-    for python in PYTHONS:
+    for python in manifest_of(release)["pythons"]:
         for line in (release / f"requirements-{python}.txt").read_text().splitlines():
             pinned, digest = line.split(" --hash=sha256:")
             assert "==" in pinned
@@ -69,12 +71,24 @@ def test_wheels_fit_every_supported_system(release: Path) -> None:
     """Nothing is tagged for this machine alone: `linux_x86_64` would not even install elsewhere."""
     for wheel in (release / "wheels").iterdir():
         python, abi, platform = wheel.stem.split("-")[-3:]
-        assert platform == "any" or "manylinux" in platform, wheel.name
+        glibc = [int(minor) for minor in re.findall(r"manylinux_2_([0-9]+)_", platform)]
+        assert platform == "any" or re.search("manylinux(1|2010|2014)_", platform) or min(glibc) <= GLIBC, (
+            wheel.name
+        )
         assert python in ("py3", "py2.py3", *PYTHONS) or abi == "abi3", wheel.name
 
 
+def test_our_wheel_needs_no_newer_c_library_than_its_tag_says(release: Path) -> None:
+    """Of this machine's C library nothing is in it: auditwheel reads which versions its symbols ask for."""
+    (wheel,) = (release / "wheels").glob("sie_core-*.whl")
+    said = subprocess.run(
+        ["auditwheel", "show", str(wheel)], check=True, capture_output=True, text=True
+    ).stdout
+    assert f'platform tag: "manylinux_2_{GLIBC}_x86_64"' in " ".join(said.split())
+
+
 def test_no_registry_is_named(release: Path) -> None:
-    for python in PYTHONS:
+    for python in manifest_of(release)["pythons"]:
         text = (release / f"requirements-{python}.txt").read_text()
         assert "://" not in text
         assert "--index" not in text
@@ -89,7 +103,7 @@ def test_a_release_installs_without_network_and_pip(release: Path, tmp_path: Pat
     alone = ["unshare", "--net"]
     which = [SYSTEM_PYTHON, "-c", "import sys; print('cp%d%d' % sys.version_info[:2])"]
     python = subprocess.run(which, check=True, capture_output=True, text=True).stdout.strip()
-    if python not in PYTHONS:
+    if python not in manifest_of(release)["pythons"]:
         pytest.skip(f"releases are not built for this system's {python}")
     subprocess.run([*alone, SYSTEM_PYTHON, "-m", "venv", "--without-pip", str(home)], check=True)
     install = [str(home / "bin/python"), str(pip / "pip"), "install", "--quiet", "--no-index", "--no-deps"]
