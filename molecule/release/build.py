@@ -2,7 +2,7 @@
 
 A program's release `sie-agent-0.1.0-<digest>.tar` holds one folder of the same name:
 
-    manifest.json              program, version, Python tags and the SHA-256 of every other file
+    manifest.json              program, version, Python tags, form of its state, SHA-256 of every other file
     requirements-cp311.txt     hash-locked, one per Python tag; names no registry
     wheels/*.whl               everything those files name, and pip itself to install it
 
@@ -50,11 +50,16 @@ UNSOURCED = {"__pycache__", "target", "tests", ".mypy_cache", ".ruff_cache", ".p
 @dataclass(frozen=True)
 class Program:
     """One installable program: its distribution's folder, the Pythons it is for, and dependencies it can do
-    without."""
+    without.
+
+    `state` is raised when the release before cannot read any more what the program keeps on a host; roles
+    refuse to go back across it.
+    """
 
     name: str
     folder: str
     pythons: tuple[str, ...] = DEBIAN_PYTHONS
+    state: int = 1
     unneeded: tuple[str, ...] = ()
 
 
@@ -211,6 +216,7 @@ def fill(release: Path, program: Program, cache: Path) -> None:
         "format": 1,
         "program": program.name,
         "version": project(program.folder)["version"],
+        "state": program.state,
         "pythons": [tag(python) for python in program.pythons],
         "files": files(release),
     }

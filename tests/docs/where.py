@@ -86,6 +86,8 @@ PLAYBOOKS: Final = {
     "offboard_participant": "molecule/offboard/tests/test_offboard.py",
     "renewals": "molecule/default/tests/test_renewals.py",
     "diagnose": "molecule/default/tests/test_diagnose.py",
+    "upgrade": "molecule/upgrade_rollback/tests/test_upgrade_rollback.py",
+    "rollback": "molecule/upgrade_rollback/tests/test_upgrade_rollback.py",
     "rotate_keys": "molecule/rotation/tests/test_rotation.py",
 }
 """What runs each playbook on hosts; a page's command is checked against the playbook."""

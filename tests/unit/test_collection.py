@@ -23,6 +23,8 @@ HOW_TO = {
     "renewals": "rotate-keys.md",
     "rotate_keys": "rotate-keys.md",
     "offboard_participant": "participant-leaves.md",
+    "upgrade": "upgrade.md",
+    "rollback": "upgrade.md",
     "onboard_participant": "onboard-a-participant.md",
     "configure_my_sensor": "configure-my-sensor.md",
 }

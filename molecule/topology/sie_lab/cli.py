@@ -185,7 +185,16 @@ def parser() -> argparse.ArgumentParser:
         "playbook", command_playbook, "run one of them; prints how many tasks changed, as JSON"
     )
     playbook.add_argument(
-        "name", choices=["hub", *deploy.OF_PARTICIPANTS, "renewals", "rotate_keys", "diagnose"]
+        "name",
+        choices=[
+            "hub",
+            *deploy.OF_PARTICIPANTS,
+            "renewals",
+            "rotate_keys",
+            "diagnose",
+            "upgrade",
+            "rollback",
+        ],
     )
     playbook.add_argument("participant", nargs="?")
     playbook.add_argument(

@@ -41,7 +41,7 @@ ENROL_PORT, INGEST_PORT, SERVE_PORT = 8444, 8443, 8445  # the hub role's default
 OF_INTERFACES = ("sensor_interface", "sensor_resolvers")
 DNSTAP_NAMES = {"pdns": "pdns_recursor"}  # what the role calls a resolver, where it is not what the lab does
 OF_PARTICIPANTS = ("onboard_participant", "configure_my_sensor")
-BY_PARTICIPANTS = ("configure_my_sensor", "rotate_keys", "diagnose")
+BY_PARTICIPANTS = ("configure_my_sensor", "rotate_keys", "diagnose", "upgrade", "rollback")
 WITH_BUNDLE = Path(__file__).resolve().parent / "with_bundle.sh"
 TOLD = ("signer", "passphrase")  # what the operator tells a participant by another way
 # What a playbook configures and installs on a host, as one line for each file.
@@ -154,13 +154,13 @@ def operator_playbook(
     folder = domains.state(lab) / "operator"
     inventory_file = folder / "inventory.yml"
     inventory_file.write_text(yaml.safe_dump(dict(inventory), sort_keys=False))
-    command = ["ansible-playbook", f"{NAMESPACE}.{name}", "-i", str(inventory_file), *options]
+    command = ["ansible-playbook", f"{NAMESPACE}.{name}", "-i", str(inventory_file)]
     if participant is not None:
         answers_file = folder / f"{participant}.yml"
         answers_file.write_text(yaml.safe_dump(dict(answers or {}), sort_keys=False))
         command += ["-e", f"participant={participant}", "-e", f"@{answers_file}"]
     log = log_of(lab, "-".join(filter(None, (name, participant))))
-    return changed(run_logged(command, log, cwd=REPOSITORY, environment=operator_environment()))
+    return changed(run_logged([*command, *options], log, cwd=REPOSITORY, environment=operator_environment()))
 
 
 def operator_environment() -> dict[str, str]:
