@@ -15,8 +15,8 @@ from sie_lab.machine import CommandError
 from sie_lab.topology import Host, Lab, Participant
 
 from tests.fleet.holdings import status
+from tests.fleet.newcomer import WHO, fresh, tokens
 
-WHO = "nic_d"
 TOKENS = "sensor_enrol_tokens"
 FAILED = re.compile(r"^(?:fatal|failed): \[[^\]]+\][^\n]*?=> (\{.*\})$", re.MULTILINE)
 # All that could be changed: files with owner, mode, size and time, units, interfaces. Left out are what runs
@@ -29,13 +29,6 @@ systemctl list-unit-files --no-legend --plain
 systemctl list-units --all --no-legend --plain 'sie-*'
 ip -oneline address
 """
-# A host on which these tests have ended well is a sensor.
-WIPE = """
-systemctl disable --now sie-agent 2>/dev/null
-rm -rf /opt/sie /etc/sie-agent /etc/systemd/system/sie-agent* /usr/local/bin/sie-agent
-rm -rf /var/lib/sie-agent /var/lib/private/sie-agent
-systemctl daemon-reload
-"""
 
 
 class Hostile(NamedTuple):
@@ -47,23 +40,7 @@ class Hostile(NamedTuple):
 
 @pytest.fixture(scope="module")
 def newcomer(lab: Lab) -> Participant:
-    """Onboarded, with a token that nobody has used, and a host that has nothing of the product."""
-    participant = lab.participant(WHO)
-    if "sie" in on(participant.sensor, "ls", "/opt"):
-        on(participant.sensor, "sh", "-c", WIPE)
-        deploy.playbook(lab, "onboard_participant", WHO, ["-e", "reissue=true"])
-    assert _tokens(lab) == ["open"]
-    return participant
-
-
-def _tokens(lab: Lab) -> list[str]:
-    """The states of the newcomer's tokens that are not taken back."""
-    said = on(
-        lab.hub,
-        *("/opt/sie/sie-hub/bin/sie-hub", "token", "list", "--json", "--config=/etc/sie-hub/hub.yml"),
-        f"--participant={WHO}",
-    )
-    return [token["state"] for token in json.loads(said)["tokens"] if token["state"] != "revoked"]
+    return fresh(lab)
 
 
 @contextlib.contextmanager
@@ -150,13 +127,13 @@ def test_a_run_that_cannot_succeed_ends_in_one_sentence_and_changes_nothing(
     clear = [one for one in sentences if all(words in one for words in HOSTILE[what].says)]
     assert len(clear) == 1, sentences
     assert re.fullmatch(r"\S[^\n]*[^ ]\.", clear[0]), clear
-    assert _tokens(lab) == ["open"]
+    assert tokens(lab)[-1] == "open"
 
 
 def test_the_same_host_becomes_a_sensor_once_nothing_is_wrong(lab: Lab, newcomer: Participant) -> None:
     assert deploy.rehearse(lab, "configure_my_sensor", WHO) > 0
     assert deploy.playbook(lab, "configure_my_sensor", WHO) > 0
     assert status(newcomer.sensor)["uplink"]["state"] == "connected"
-    assert _tokens(lab) == ["used"]
+    assert tokens(lab)[-1] == "used"
     assert deploy.rehearse(lab, "configure_my_sensor", WHO) == 0
     assert deploy.playbook(lab, "configure_my_sensor", WHO) == 0
