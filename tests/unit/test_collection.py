@@ -79,11 +79,55 @@ def test_an_installed_collection_runs(elsewhere: Callable[..., str]) -> None:
     assert '"installed": false' in said
 
 
-def test_installed_playbooks_are_found_by_their_names(elsewhere: Callable[..., str]) -> None:
+def test_installed_playbooks_have_the_tags_that_are_documented(elsewhere: Callable[..., str]) -> None:
     names = [f"sie_europe.passive_dns.{playbook}" for playbook in PLAYBOOKS]
-    said = elsewhere("ansible-playbook", "--list-tasks", "-i", "one,", *names)
-    found = re.findall(r"^playbook: .*/passive_dns/playbooks/(\w+)[.]yml$", said, re.MULTILINE)
-    assert tuple(found) == PLAYBOOKS
+    said = elsewhere("ansible-playbook", "--list-tags", "-i", "one,", *names)
+    listed: dict[str, set[str]] = {}
+    for part in said.split("\nplaybook: ")[1:]:
+        name = Path(part.splitlines()[0]).stem
+        tags = {tag for line in re.findall(r"TAGS: \[(.*)\]", part) for tag in line.split(", ")}
+        listed[name] = tags - {"", "always"}
+    assert tuple(listed) == PLAYBOOKS
+    table = (
+        (COLLECTION / "README.md")
+        .read_text()
+        .partition("| playbook | tags |\n|---|---|\n")[2]
+        .partition("\n\n")[0]
+    )
+    documented: dict[str, set[str]] = {playbook: set() for playbook in PLAYBOOKS}
+    for row in table.splitlines():
+        playbooks, tags_of_them = row.strip("|").split("|")
+        for playbook in re.findall(r"`(\w+)`", playbooks):
+            documented[playbook] = set(re.findall(r"`(\w+)`", tags_of_them))
+    assert listed == documented
+
+
+def words_of(role: str, file: str) -> set[str]:
+    """Every name in a file of tasks, in what it imports from its role, and in variables that these use."""
+    text = (ROLES / role / "tasks" / file).read_text()
+    words = set(re.findall(r"\w+", text))
+    for inner in re.findall(r"(?:import|include)_tasks: (\w+[.]yml)", text):
+        words |= words_of(role, inner)
+    path = ROLES / role / "vars/main.yml"
+    variables = {
+        name: set(re.findall(r"\w+", str(value))) for name, value in yaml.safe_load(path.read_text()).items()
+    }
+    while more := {word for name in words & variables.keys() for word in variables[name]} - words:
+        words |= more
+    return words
+
+
+@pytest.mark.parametrize("role", ["hub", "sensor", "onboard"])
+def test_what_one_phase_finds_out_for_another_is_found_out_under_the_others_tag(role: str) -> None:
+    main = yaml.safe_load((ROLES / role / "tasks/main.yml").read_text())
+    phases = {task["tags"][0]: task["ansible.builtin.import_tasks"] for task in main}
+    for phase, file in phases.items():
+        users = {tag: words_of(role, other) for tag, other in phases.items() if tag != phase}
+        for task in yaml.safe_load((ROLES / role / "tasks" / file).read_text()):
+            for name in {task.get("register"), *task.get("ansible.builtin.set_fact", {})} - {None}:
+                needed = {tag for tag, words in users.items() if name in words}
+                tags = set(task.get("tags", []))
+                assert "always" in tags or needed <= tags, f"{role}/{file}: {name} is used under {needed}"
 
 
 def test_the_changelog_is_what_its_fragments_say(tmp_path: Path) -> None:
