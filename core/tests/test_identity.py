@@ -377,6 +377,15 @@ def test_an_expired_certificate_says_since_when() -> None:
     assert refused.reason is Refusal.EXPIRED
     assert "of isp_a/ns1 expired at 2026-11-22 12:00:00 UTC, 5 h 7 min ago" in str(refused)
     assert "9 days ago" in str(refusal(certificate, ca, at=end + timedelta(days=9)))
+    assert str(refused).endswith(": renew it, or enrol again when the grace for that is over")
+    with pytest.raises(IdentityRefused, match=r"31 days ago: enrol again$"):
+        identity.check_peer(
+            certificate,
+            authorities=[ca.certificate],
+            exchange=EXCHANGE,
+            now=end + timedelta(days=31),
+            grace=timedelta(days=30),
+        )
 
 
 def test_a_certificate_of_the_future_points_to_the_clocks() -> None:

@@ -394,7 +394,9 @@ def check_peer(
             Refusal.OTHER_EXCHANGE, f"{what} belongs to {identity.exchange}, not to {exchange}"
         )
     _check_usage(certificate, what)
-    _check_time(certificate, what, "enrol again", now, grace)
+    # Whoever asks with a grace renews certificates, and refuses those that are beyond it.
+    remedy = "enrol again" if grace else "renew it, or enrol again when the grace for that is over"
+    _check_time(certificate, what, remedy, now, grace)
     _check_time(issuer, "the certificate of the issuing CA", "the hub's operator must make a new one", now)
     return PeerIdentity(
         identity.exchange,
