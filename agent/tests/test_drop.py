@@ -2,6 +2,7 @@
 
 import asyncio
 import hashlib
+import os
 import stat
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
@@ -19,7 +20,7 @@ from sie_agent.drop_uplink import DropUplink
 from sie_agent.identity_files import IdentityFilesError
 from sie_agent.refusal import Refused
 from sie_agent.spool import Spool, open_spool
-from sie_agent.ssh_key import ssh_key
+from sie_agent.ssh_key import make_next_ssh_key, next_ssh_key, ssh_key, take_next_ssh_key
 from sie_agent.uplink import State, Uplink, uplink_of
 from sie_core.trampoline import AlertLevel
 
@@ -197,6 +198,33 @@ def test_the_key_is_made_once_readable_by_its_owner_alone(tmp_path: Path) -> Non
     loaded = paramiko.Ed25519Key.from_private_key_file(str(made.path))
     assert made.public == f"ssh-ed25519 {loaded.get_base64()}"
     assert made.fingerprint == loaded.fingerprint
+
+
+@pytest.mark.root
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can act as another user")
+def test_root_makes_keys_of_the_agent_s_own_below_a_directory_that_the_agent_cannot_pass(
+    tmp_path: Path,
+) -> None:
+    """As it is under systemd: /var/lib/private is root's alone, what is in it the unit's user's."""
+    private = tmp_path / "private"
+    identity, victim = private / "identity", private / "victim"
+    private.mkdir(mode=0o700)
+    identity.mkdir(mode=0o700)
+    os.chown(identity, 64123, 64124)
+    here = Path.cwd()
+    made = make_next_ssh_key(identity, "isp_a/ns1")
+    assert ssh_key(identity).path == identity / "ssh_ed25519"
+    assert next_ssh_key(identity) == made.key
+    assert take_next_ssh_key(identity).public == made.key.public
+    assert (next_ssh_key(identity), Path.cwd(), os.geteuid()) == (None, here, 0)
+    assert {(path.stat().st_uid, path.stat().st_gid) for path in identity.iterdir()} == {(64123, 64124)}
+
+    victim.mkdir()
+    identity.rename(private / "before")
+    identity.symlink_to(victim)
+    with pytest.raises(IdentityFilesError, match="Not a directory"):
+        ssh_key(identity)
+    assert list(victim.iterdir()) == []
 
 
 def test_a_file_that_is_no_key_is_left_alone(tmp_path: Path) -> None:

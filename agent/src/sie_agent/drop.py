@@ -149,7 +149,9 @@ class Drop:
                 raise Refused(
                     f"{known_hosts} has no host key for {address.host}: enter the one of the hub"
                 ) from None
-            raise Ended(f"no SSH server there: {printable(str(wrong), 200)}") from None
+            raise Ended(
+                f"no SSH server there, or one that bars this address: {printable(str(wrong), 200)}"
+            ) from None
         sftp = client.open_sftp()
         channel = sftp.get_channel()
         if channel is None:

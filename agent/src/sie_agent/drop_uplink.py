@@ -5,6 +5,7 @@ import logging
 import socket
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from typing import Final
 
 import paramiko
 
@@ -16,8 +17,12 @@ from sie_agent.identity_files import IdentityFilesError
 from sie_agent.refusal import Ended, Failure, Refused, explain
 from sie_agent.spool import Spool
 from sie_agent.ssh_key import SshKey, next_ssh_key, ssh_key, take_next_ssh_key
-from sie_agent.uplink import Uplink
+from sie_agent.uplink import State, Uplink
 from sie_core.trampoline import printable
+
+REFUSED_PAUSE: Final = 6.0
+"""Seconds at least between two logins with a key that is not taken. OpenSSH bars an address for a while once
+its refused logins, of 5 s each, come to 15 s (sshd_config(5), PerSourcePenalties); so they never do."""
 
 _log = logging.getLogger(__name__)
 
@@ -52,6 +57,10 @@ class DropUplink(Uplink):
             _log.info("this sensor's SSH key is %s: %s", self._key.fingerprint, self._key.public)
         return True
 
+    async def _round(self) -> float:
+        pause = await super()._round()
+        return max(pause, REFUSED_PAUSE) if pause and self.state is State.REFUSED else pause
+
     async def _attempt(self, way: str) -> None:
         self._begin(way)
         drop: Drop | None = None
@@ -84,7 +93,7 @@ class DropUplink(Uplink):
     async def _offer(self) -> None:
         """While a session goes on: offer a key that waits beside it, until the hub takes it."""
         while True:
-            await asyncio.sleep(self._config.retry_max)
+            await asyncio.sleep(max(self._config.retry_max, REFUSED_PAUSE))
             with suppress(IdentityFilesError):  # said by whoever needs the file, at the next connection
                 self._next = next_ssh_key(self._config.identity_directory)
             if self._next is None:

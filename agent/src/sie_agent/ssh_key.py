@@ -51,16 +51,16 @@ class SshKey(NamedTuple):
 
 def ssh_key(directory: Path) -> SshKey:
     """The key in use, made if there is none. Raises IdentityFilesError."""
-    with _usable(directory / FILE) as path:
+    with _usable(directory, FILE) as path:
         if not path.exists():
             _make(path)
-        return _read(path)
+        return _shown(directory / FILE, _private(path))
 
 
 def next_ssh_key(directory: Path) -> SshKey | None:
     """The key that waits to be taken by the hub, if there is one. Raises IdentityFilesError."""
-    with _usable(directory / NEXT_FILE) as path:
-        return _read(path) if path.exists() else None
+    with _usable(directory, NEXT_FILE) as path:
+        return _shown(directory / NEXT_FILE, _private(path)) if path.exists() else None
 
 
 class Made(NamedTuple):
@@ -76,38 +76,39 @@ class Made(NamedTuple):
 
 def make_next_ssh_key(directory: Path, comment: str) -> Made:
     """Make the key that is to follow, unless one waits already, and sign it. Raises IdentityFilesError."""
-    present = ssh_key(directory)
-    with _usable(directory / NEXT_FILE) as path:
+    ssh_key(directory)
+    with _usable(directory, FILE) as path:
+        present = _private(path)
+    with _usable(directory, NEXT_FILE) as path:
         changed = not path.exists()
         if changed:
             _make(path)
-        key = _read(path)
-        line = f"{key.public} {comment}"
-        return Made(changed, key, line, _signature(_private(present.path), f"{line}\n".encode()))
+        key = _shown(directory / NEXT_FILE, _private(path))
+    line = f"{key.public} {comment}"
+    return Made(changed, key, line, _signature(present, f"{line}\n".encode()))
 
 
 def take_next_ssh_key(directory: Path) -> SshKey:
     """Let the next key be the one in use; the one before is gone then. Raises IdentityFilesError."""
-    with _usable(directory / NEXT_FILE) as path:
-        path.replace(directory / FILE)
-        sync_directory(directory)
+    with _usable(directory, NEXT_FILE) as path:
+        path.replace(path.with_name(FILE))
+        sync_directory(path.parent)
     return ssh_key(directory)
 
 
 @contextmanager
-def _usable(path: Path) -> Iterator[Path]:
+def _usable(directory: Path, name: str) -> Iterator[Path]:
     """A key's file to work with, as its directory's owner; what goes wrong becomes a sentence."""
-    directory = path.parent
     try:
         directory.mkdir(mode=DIRECTORY_MODE, parents=True, exist_ok=True)
-        with acting_as_owner(directory):
-            yield path
+        with acting_as_owner(directory) as reached:
+            yield reached / name
     except OSError as wrong:
-        raise IdentityFilesError(f"{path} cannot be used: {wrong.strerror}") from wrong
+        raise IdentityFilesError(f"{directory / name} cannot be used: {wrong.strerror}") from wrong
     except (ValueError, UnsupportedAlgorithm):
         raise IdentityFilesError(
-            f"{path} is no SSH key without a passphrase: move it away, and another one is made, whose public "
-            "half the hub's operator has to enter"
+            f"{directory / name} is no SSH key without a passphrase: move it away, and another one is made, "
+            "whose public half the hub's operator has to enter"
         ) from None
 
 
@@ -124,8 +125,8 @@ def _private(path: Path) -> Ed25519PrivateKey:
     return key
 
 
-def _read(path: Path) -> SshKey:
-    public = _private(path).public_key().public_bytes(Encoding.OpenSSH, PublicFormat.OpenSSH)
+def _shown(path: Path, key: Ed25519PrivateKey) -> SshKey:
+    public = key.public_key().public_bytes(Encoding.OpenSSH, PublicFormat.OpenSSH)
     return SshKey(path, public.decode())
 
 

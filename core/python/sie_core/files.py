@@ -41,17 +41,37 @@ def sync_directory(directory: Path) -> None:
 
 
 @contextmanager
-def acting_as_owner(directory: Path) -> Iterator[None]:
+def acting_as_owner(directory: Path) -> Iterator[Path]:
     """For root: work with the rights of a directory's owner, so that what is made there is the owner's.
 
     Root must not follow with its own rights what an unprivileged user may have laid out for it (a symbolic
-    link in the place of a file). Without effect for everybody else, and for a directory that is not there.
-    The whole process changes its rights: for commands, not for servers with threads. Raises OSError.
+    link in the place of a file, or of the directory). Yields the directory as it is to be reached meanwhile:
+    for root by the working directory, since the owner may not pass what is above it, as under systemd's
+    /var/lib/private. Without effect for everybody else, and for a directory that is not there. The whole
+    process changes its rights and its working directory: for commands, not for servers with threads. Raises
+    OSError.
     """
     if os.geteuid() != 0 or not directory.exists():
-        yield
+        yield directory
         return
-    status = directory.stat()
+    flags = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
+    before = os.open(".", flags)
+    try:
+        inside = os.open(directory, flags | os.O_NOFOLLOW)
+        try:
+            status = os.fstat(inside)
+            os.fchdir(inside)
+        finally:
+            os.close(inside)
+        with _rights_of(status):
+            yield Path()
+    finally:
+        os.fchdir(before)
+        os.close(before)
+
+
+@contextmanager
+def _rights_of(status: os.stat_result) -> Iterator[None]:
     group = os.getegid()
     os.setegid(status.st_gid)
     try:
