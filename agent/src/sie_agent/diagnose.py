@@ -52,6 +52,9 @@ WORST_DROPS: Final = 0.01
 RENEWAL_SECONDS: Final = 3 * 86400.0
 """A certificate that ends sooner should have been renewed a week ago."""
 
+ACKNOWLEDGEMENT_SECONDS: Final = 8.0
+"""How long the hub gets to acknowledge what was seen: a container is sealed after one, by default."""
+
 REFINE_SECONDS: Final = 20.0
 """How long the hub gets to refine a look-up: four of its windows."""
 
@@ -89,6 +92,11 @@ def collect(config: AgentConfig, *, resolver: str | None, nonce: str | None, sec
         wanted, Anchors(config.ca, config.identity_directory).file(), datetime.now(UTC)
     )
     seen.free = _free(config.spool_directory)
+    probe = nonce or secrets.token_hex(16)
+    if nonce is not None:
+        # Another host looks it up, perhaps at once.
+        seen.looked_up = 1
+        _look(config, seen, "", None, None, seconds)
     if config.hubs:
         seen.ahead = seconds_ahead(config.hubs[0])
         try:
@@ -96,14 +104,13 @@ def collect(config: AgentConfig, *, resolver: str | None, nonce: str | None, sec
         except DoorClosed as closed:
             seen.closed = closed
     zone = None if seen.answer is None else document_of(seen.answer).get("zone")
-    probe = nonce or secrets.token_hex(16)
-    seen.looked_up = 0 if nonce is None else 1
-    _look(config, seen, resolver or resolver_of(config), zone, None if nonce else probe, seconds)
+    if nonce is None:
+        _look(config, seen, resolver or resolver_of(config), zone, probe, seconds)
     try:
-        seen.status_after = current(config)
+        _await_acknowledgement(config, seen)
     except AgentError as error:
         seen.why["status"] = str(error)
-    if isinstance(zone, str) and (nonce or seen.looked_up):
+    if isinstance(zone, str) and seen.looked_up and _may_arrive(seen) and _acknowledged(seen):
         seen.received = _received(config, probe, REFINE_SECONDS)
     return seen
 
@@ -134,6 +141,30 @@ def _look(
             meanwhile()
     except (OSError, AgentError) as error:
         seen.why["sight"] = error.strerror or str(error) if isinstance(error, OSError) else str(error)
+
+
+def _await_acknowledgement(config: AgentConfig, seen: Seen) -> None:
+    """See how the agent is once the hub has had time to acknowledge what was seen. Raises SpoolError."""
+    deadline = time.monotonic() + ACKNOWLEDGEMENT_SECONDS
+    seen.status_after = current(config)
+    while _may_arrive(seen) and not _acknowledged(seen) and time.monotonic() < deadline:
+        time.sleep(0.25)
+        seen.status_after = current(config)
+
+
+def _acknowledged(seen: Seen) -> bool:
+    """Whether the hub has acknowledged anything meanwhile."""
+    if seen.status is None or seen.status_after is None:
+        return False
+    return bool(seen.status_after["acknowledged"] > seen.status["acknowledged"])
+
+
+def _may_arrive(seen: Seen) -> bool:
+    """Whether the look-up has been seen and is on its way, so that it is worth waiting for."""
+    status = seen.status_after
+    if status is None or not status["running"] or status["uplink"]["state"] != "connected":
+        return False
+    return seen.sight is None or seen.sight.both
 
 
 def _received(config: AgentConfig, nonce: str, seconds: float) -> bool | None:
@@ -227,7 +258,7 @@ def _sight(seen: Seen) -> Finding:
         f"{sight.questions} questions of {seen.resolvers} listed resolvers, {sight.answers} answers to them, "
         f"{sight.others} other packets of port 53, {sight.frames} frames in all; {_looked(seen)}"
     )
-    if sight.questions and sight.answers:
+    if sight.both:
         return ok(check, evidence)
     if sight.questions or sight.answers:
         return broken(check, failures.ONE_DIRECTION, evidence)

@@ -36,6 +36,11 @@ class Sight:
     answers: int = 0
     others: int = 0
 
+    @property
+    def both(self) -> bool:
+        """Whether both directions of a listed resolver's traffic were seen."""
+        return self.questions > 0 and self.answers > 0
+
     def see(self, frame: bytes, resolvers: Sequence[Network]) -> None:
         """Count an Ethernet frame. Tunnels, extension headers and TCP are not looked into."""
         self.frames += 1
@@ -60,7 +65,8 @@ class Sight:
 def look(
     interfaces: Sequence[str], resolvers: Sequence[str], seconds: float, meanwhile: Callable[[], None]
 ) -> Sight:
-    """Watch interfaces for so long, and do something meanwhile, at the begin; what was seen on all together.
+    """Watch interfaces until both directions are seen, for so long at most, and do something meanwhile; what
+    was seen on all together.
 
     Raises OSError: this needs CAP_NET_RAW, and interfaces that are there.
     """
@@ -70,7 +76,7 @@ def look(
         worker = threading.Thread(target=meanwhile, daemon=True)
         worker.start()
         deadline = time.monotonic() + seconds
-        while time.monotonic() < deadline:
+        while time.monotonic() < deadline and not (sight.both and not worker.is_alive()):
             for frame in taps.frames():
                 sight.see(frame, networks)
         worker.join(seconds)
