@@ -1,7 +1,9 @@
 """`sie-agent diagnose`: each broken link is found and named first, from real state where that can be had."""
 
 import json
+import socket
 import struct
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -18,7 +20,7 @@ from sie_agent.diagnose import Seen, collect, judge
 from sie_agent.hub_door import Answer, DoorClosed
 from sie_agent.identity_files import Standing
 from sie_agent.refusal import Failure as Refusal
-from sie_agent.sight import Sight
+from sie_agent.sight import Sight, look
 from sie_core.diagnosis import Failure, State
 from tests.traffic.frames import udp_frame
 
@@ -340,3 +342,23 @@ def test_packets_are_counted_by_who_asks_and_who_answers() -> None:
     for frame in frames:
         sight.see(frame, resolvers)
     assert sight == Sight(frames=len(frames), questions=3, answers=1, others=2)
+
+
+@pytest.mark.root
+def test_a_look_ends_as_soon_as_both_directions_are_seen() -> None:
+    def exchange() -> None:
+        with (
+            socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as resolver,
+            socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as server,
+        ):
+            resolver.bind(("127.0.0.2", 0))
+            server.bind(("127.0.0.3", 53))
+            resolver.sendto(b"question", ("127.0.0.3", 53))
+            server.sendto(b"answer", resolver.getsockname())
+
+    began = time.monotonic()
+    sight = look(["lo"], ["127.0.0.2"], 20.0, exchange)
+    assert time.monotonic() - began < 10
+    assert sight.both
+    with pytest.raises(OSError, match="No such device"):
+        look(["no-such-wire"], ["127.0.0.2"], 0.1, exchange)
