@@ -18,6 +18,7 @@ from tests.fleet.holdings import status
 from tests.fleet.newcomer import WHO, fresh, tokens
 
 TOKENS = "sensor_enrol_tokens"
+DATE = "/usr/local/bin/date"
 FAILED = re.compile(r"^(?:fatal|failed): \[[^\]]+\][^\n]*?=> (\{.*\})$", re.MULTILINE)
 # All that could be changed: files with owner, mode, size and time, units, interfaces. Left out are what runs
 # by itself (the resolver's trust anchor), and byte code that Python writes when Ansible looks around.
@@ -59,6 +60,17 @@ def _read_only_opt(_lab: Lab, host: Host) -> Iterator[list[str]]:
 
 
 @contextlib.contextmanager
+def _an_hour_ahead(_lab: Lab, host: Host) -> Iterator[list[str]]:
+    """The clock is this machine's and cannot be moved: whoever asks the host for its time is told another."""
+    on(host, "tee", DATE, stdin='#!/bin/sh\nexec /bin/date --date="1 hour" "$@"\n')
+    on(host, "chmod", "755", DATE)
+    try:
+        yield []
+    finally:
+        on(host, "rm", DATE)
+
+
+@contextlib.contextmanager
 def _closed(_lab: Lab, host: Host) -> Iterator[list[str]]:
     """The participant's own firewall lets nothing out to the hub but what was established before."""
     rules = """
@@ -87,6 +99,10 @@ def _of_another(lab: Lab, _host: Host) -> AbstractContextManager[list[str]]:
 
 
 HOSTILE = {
+    "wrong clock": Hostile(
+        _an_hour_ahead,
+        ("The clock of ns1 is 3", "seconds ahead of the hub's", "set it and keep it right with"),
+    ),
     "missing interface": Hostile(
         lambda _lab, _host: _variables(sensor_interface="eth7"),
         ("ns1 has no interface eth7 but", "eth1", "set sensor_interface to the one that sees"),
