@@ -191,6 +191,9 @@ async def test_what_these_programs_put_on_the_wire_is_taken(
     writer.close()
     await writer.wait_closed()
     await ingest.reach(1, "sie_hub_ingest_sessions_ended_total", outcome="finished")
+    digest = sha256_hex(API_KEY)[:12]
+    who = {"participant": "isp_a", "sensor": "legacy", "key": digest}
+    await ingest.reach(1.7e9, "sie_hub_ingest_upload_key_used_at_seconds", **who)
 
 
 def recorded(name: str) -> tuple[bytes, bytes]:

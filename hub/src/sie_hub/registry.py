@@ -267,6 +267,11 @@ class Reader:
     agreement: Agreement
     keys: tuple[ReaderKey, ...]
 
+    def key_id(self, key: str) -> str | None:
+        """What the registry calls a key of this reader, or None for a key of somebody else's."""
+        digest = sha256_hex(key)
+        return next((known.id for known in self.keys if hmac.compare_digest(known.sha256, digest)), None)
+
 
 @dataclass(frozen=True, slots=True)
 class Participant:

@@ -5,6 +5,7 @@ import json
 import logging
 import socket
 import threading
+import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -215,6 +216,20 @@ async def test_other_methods_are_refused(api: Serve) -> None:
             async with session.request(method, f"{api.url}{PREFIX}/ping") as answer:
                 assert answer.status == 405
                 assert (await answer.text()).startswith("Error: ")
+
+
+async def test_when_a_key_was_used_last_is_shown_by_its_name(api: Serve) -> None:
+    """Retiring the older of two keys rests on it; a key that opens nothing leaves no trace here."""
+    began = time.time()
+    metric = "sie_hub_serve_reader_key_used_at_seconds"
+    named = {"participant": "isp_a", "reader": "analyst", "key": "k1"}
+    of_another = {**named, "participant": "uni_b"}
+    assert (await api.get(f"{PREFIX}/rate_limit", key="not-a-key"))[0] == 403
+    assert (await api.get(f"{PREFIX}/rate_limit", key=LAPSED_KEY))[0] == 403
+    assert (api.count(metric, **named), api.count(metric, **of_another)) == (0, 0)
+    assert (await api.get(f"{PREFIX}/rate_limit"))[0] == 200
+    assert began <= api.count(metric, **named) <= time.time()
+    assert api.count(metric, **of_another) == 0
 
 
 async def test_the_rate_is_unlimited_in_the_clients_words(api: Serve) -> None:

@@ -36,7 +36,7 @@ def test_every_metric_has_a_row_and_every_row_a_metric(
     metrics.watch_queries(lambda: 0)
     metrics.watch_registry(Registry(tmp_path))
     exported = {family.name + ("_total" if family.type == "counter" else "") for family in registry.collect()}
-    documented = set(re.findall(r"`(sie_hub_[a-z_]+)(?:\{[a-z]+\})?`", api_page + store_page))
+    documented = set(re.findall(r"`(sie_hub_[a-z_]+)(?:\{[a-z,]+\})?`", api_page + store_page))
     assert documented == exported
 
 

@@ -89,6 +89,9 @@ REPORTED: Final = (
 )
 """Counters of a sensor's accounting records that are shown again here."""
 
+KEY_DIGITS: Final = 12
+"""Of the SHA-256 of an upload's key, by which it is named: two keys valid at a time differ in them."""
+
 HOPS: Final = ("link", "path")
 """Where an upload says that it lost payloads: on its own link to here, or on the path before it."""
 
@@ -201,6 +204,12 @@ class Metrics:
             "sie_hub_ingest_upload_lost_octets",
             "Their octets.",
             ["participant", "sensor", "hop"],
+            registry=metrics,
+        )
+        self.upload_key_used_at = Gauge(
+            "sie_hub_ingest_upload_key_used_at_seconds",
+            "When an upload last sent with a key, named by the beginning of its SHA-256, in Unix time.",
+            ["participant", "sensor", "key"],
             registry=metrics,
         )
         self.drop_files = Counter(

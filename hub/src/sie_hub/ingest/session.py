@@ -30,7 +30,7 @@ from sie_hub import log
 from sie_hub.ingest.admission import Admitted
 from sie_hub.ingest.budget import Budget
 from sie_hub.ingest.ledger import Ledger
-from sie_hub.ingest.metrics import HOPS, REPORTED, Metrics
+from sie_hub.ingest.metrics import HOPS, KEY_DIGITS, REPORTED, Metrics
 from sie_hub.ingest.store import Arrival, Fate, StreamWriter, Unstorable, UploadWriter
 from sie_hub.nats_link import Link
 from sie_hub.streams import MAX_MESSAGE, Source, stream_name
@@ -423,7 +423,9 @@ class Session:
         metrics.sensor_containers.labels(*self._labels).inc()
         metrics.sensor_transactions.labels(*self._labels).inc(arrival.transactions or 0)
         metrics.sensor_stored_at.labels(*self._labels).set_to_current_time()
-        if self.admitted.version == 1:
+        if self.admitted.key_sha256 is not None:
+            key = self.admitted.key_sha256[:KEY_DIGITS]
+            metrics.upload_key_used_at.labels(*self._labels, key).set_to_current_time()
             self._ledger.taken(*self._labels, len(arrival.data), time.time())
 
     def _finish_if_drained(self) -> None:

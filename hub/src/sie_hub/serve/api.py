@@ -142,6 +142,7 @@ class Api:
         lapsed = reader.agreement.refusal(datetime.now(UTC).date())
         if lapsed is not None:
             raise Refused(403, lapsed)
+        self._metrics.key_used(reader, key)
         return tally.reader
 
     async def _answer(

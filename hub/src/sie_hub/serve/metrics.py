@@ -8,7 +8,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from sie_hub.link_metrics import show_link
 from sie_hub.nats_link import Link, StoredMessage
-from sie_hub.registry import Registry
+from sie_hub.registry import Reader, Registry
 from sie_hub.registry_metrics import show_registry
 from sie_hub.serve.admission import Admitted, Outcome
 
@@ -87,6 +87,12 @@ class Metrics:
             buckets=(0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120),
             registry=metrics,
         )
+        self._key_used_at = Gauge(
+            "sie_hub_serve_reader_key_used_at_seconds",
+            "When a reader last asked with a key, in Unix time.",
+            ["participant", "reader", "key"],
+            registry=metrics,
+        )
         for counter, values in (
             (self._messages, MESSAGES),
             (self._records, Outcome),
@@ -101,6 +107,12 @@ class Metrics:
     def count_request(self, outcome: str) -> None:
         """Account for a request, or for a connection that never became one."""
         self._requests.labels(outcome).inc()
+
+    def key_used(self, reader: Reader, key: str) -> None:
+        """A reader asks with a key, of which the registry's name for it alone is kept."""
+        name = reader.key_id(key)
+        if name is not None:
+            self._key_used_at.labels(reader.participant, reader.name, name).set_to_current_time()
 
     def watch_link(self, link: Link) -> None:
         """Show the connection to nats-server."""
