@@ -94,6 +94,7 @@ class Broker:
         """End the server, by default without a chance to write anything."""
         if self._process is not None:
             self._process.send_signal(number)
+            self.resume()  # one that is suspended could not end
             self._process.wait(10)
             self._process = None
 
