@@ -70,12 +70,20 @@ def flow(lab: Lab) -> Iterator[Traffic]:
     made.stop()
 
 
+def _links_to(host: Host, program: str) -> str:
+    return on(host, "readlink", f"/opt/sie/{program}").strip().removeprefix("releases/")
+
+
+def _runs_from(host: Host, unit: str, release: str) -> bool:
+    process = on(host, "systemctl", "show", "--property=MainPID", "--value", unit).strip()
+    started = on(host, "cat", f"/proc/{process}/cmdline", check=False)
+    return started.startswith(f"/opt/sie/releases/{release}/bin/python")
+
+
 def _in_use(host: Host, program: str) -> str:
     """The release that a host's link leads to, which must be the one that runs."""
-    release = on(host, "readlink", f"/opt/sie/{program}").strip().removeprefix("releases/")
-    unit = "sie-hub-ingest" if program == "sie-hub" else program
-    process = on(host, "systemctl", "show", "--property=MainPID", "--value", unit).strip()
-    assert f"/opt/sie/releases/{release}/bin/python" in on(host, "cat", f"/proc/{process}/cmdline")
+    release = _links_to(host, program)
+    assert _runs_from(host, "sie-hub-ingest" if program == "sie-hub" else program, release)
     return release
 
 
@@ -170,10 +178,7 @@ def test_a_sensors_releases_come_and_go_in_traffic(
 
 
 def _captures_on(sensor: Host, release: str) -> bool:
-    link = on(sensor, "readlink", "/opt/sie/sie-agent").strip()
-    return (
-        link.endswith(release) and bool(status(sensor)["running"]) and _in_use(sensor, "sie-agent") == release
-    )
+    return _runs_from(sensor, "sie-agent", release) and bool(status(sensor)["running"])
 
 
 def _searchable(reader: Reader, zone: str) -> bool:
