@@ -5,6 +5,7 @@ import fcntl
 import heapq
 import itertools
 import json
+import math
 import os
 import select
 import struct
@@ -172,9 +173,11 @@ class Detour:
     def _run(self) -> None:
         waiting: list[tuple[float, int, bytes]] = []
         numbers = itertools.count()
+        arrivals = select.poll()  # which, unlike select, takes a descriptor of any number
+        arrivals.register(self._device, select.POLLIN)
         while waiting or not self._stopping.is_set():
             patience = max(0.0, waiting[0][0] - time.monotonic()) if waiting else _LOOK
-            if select.select([self._device], [], [], patience)[0]:
+            if arrivals.poll(math.ceil(patience * 1000)):
                 due = time.monotonic() + self._seconds
                 heapq.heappush(waiting, (due, next(numbers), os.read(self._device, _LARGEST)))
             while waiting and waiting[0][0] <= time.monotonic():
