@@ -30,7 +30,7 @@ class Asking:
         self.welcome = 0
         """How often it was taken."""
         self.refused: list[str] = []
-        """What it was told otherwise."""
+        """What it was told otherwise since it was taken first: a key is not in force at once."""
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._run)
         self._thread.start()
@@ -51,10 +51,10 @@ class Asking:
                 said = self.once(self.key)
             except OSError as error:
                 said = str(error)
-            if said:
-                self.refused.append(said)
-            else:
+            if not said:
                 self.welcome += 1
+            elif self.welcome:
+                self.refused.append(said)
 
 
 class AskingReader(Asking):
