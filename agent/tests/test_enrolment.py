@@ -24,6 +24,8 @@ from typing import ClassVar
 import pytest
 import yaml
 from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import rsa
 
 from sie_agent import cli, enrolment
 from sie_agent.anchors import Anchors
@@ -369,6 +371,9 @@ def test_the_authorities_that_the_hub_names_are_learnt(tmp_path: Path, server: S
         "not self-signed",
         "a server's own",
         "linked by another",
+        "linked as a server",
+        "linked as a sensor",
+        "of another kind",
         "five",
     ],
 )
@@ -382,7 +387,20 @@ def test_authorities_that_are_not_learnt(tmp_path: Path, server: Server, said: s
     def linked(root: x509.Certificate, by: Ca = server.ca) -> x509.Certificate:
         return identity.link_ca(root, by.certificate, by.key, now=NOW, random=os.urandom)
 
+    def posing_as(
+        issued: x509.Certificate, key: PrivateKey | rsa.RSAPrivateKey = key
+    ) -> list[x509.Certificate]:
+        """What whoever has stolen the key of a certificate can make of it: an authority of that name."""
+        builder = x509.CertificateBuilder(issued.subject, issued.subject, key.public_key(), 1)
+        builder = builder.not_valid_before(NOW).not_valid_after(NOW + timedelta(days=9))
+        for extension in made().extensions:
+            builder = builder.add_extension(extension.value, extension.critical)
+        return [builder.sign(key, hashes.SHA256()), issued]
+
     five = [made() for _ in range(5)]
+    of_server = identity.issue_server_certificate(
+        key.public_key(), ["localhost"], [], server.ca.certificate, server.ca.key, now=NOW, random=os.urandom
+    )
     server.authorities = {
         "another exchange's": [made("other.example"), linked(made("other.example"))],
         "expired": [made(at=NOW - timedelta(days=4000)), linked(made())],
@@ -390,6 +408,9 @@ def test_authorities_that_are_not_learnt(tmp_path: Path, server: Server, said: s
         "not self-signed": [linked(made())],
         "a server's own": [made()],
         "linked by another": [made(), linked(made(), Ca())],
+        "linked as a server": posing_as(of_server),
+        "linked as a sensor": posing_as(server.ca.issue(key.public_key())),
+        "of another kind": posing_as(made(), rsa.generate_private_key(65537, 2048)),
         "five": [*five, linked(five[0])],
     }[said]
     server.answer = lambda _key: pytest.fail("asked for a certificate all the same")

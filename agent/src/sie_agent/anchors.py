@@ -67,8 +67,9 @@ def successors(
     """Which of the certificates that the hub names are to be trusted from now on.
 
     These are self-signed CAs of `exchange`, valid now, that are trusted already or whose key one that is
-    trusted has certified ("new with old", RFC 7030, section 4.1.3): who has stolen the key of a server alone
-    cannot put an authority of his own in their place. Raises AnchorsError if there are none or too many.
+    trusted has certified as a CA's ("new with old", RFC 7030, section 4.1.3): who has stolen the key of a
+    server or a sensor alone cannot put an authority of his own in their place, since that key's certificate
+    is no CA's. Raises AnchorsError if there are none or too many.
     """
     roots = [one for one in said if identity.ca_exchange(one) == exchange and _holds(one, now)]
     good = [root for root in roots if root in trusted or _certified(root, said, trusted)]
@@ -84,10 +85,14 @@ def successors(
 def _certified(
     root: x509.Certificate, said: Iterable[x509.Certificate], trusted: Iterable[x509.Certificate]
 ) -> bool:
-    links = [one for one in said if one.subject == root.subject and identity.same_key(one, root)]
+    links = [
+        one
+        for one in said
+        if one.subject == root.subject and identity.is_authority(one) and identity.same_key(one, root)
+    ]
     return any(identity.issued_by(link, authority) for link in links for authority in trusted)
 
 
 def _holds(authority: x509.Certificate, now: datetime) -> bool:
     in_time = authority.not_valid_before_utc <= now <= authority.not_valid_after_utc
-    return in_time and identity.issued_by(authority, authority)
+    return in_time and identity.is_authority(authority) and identity.issued_by(authority, authority)

@@ -418,6 +418,18 @@ def issued_by(certificate: x509.Certificate, authority: x509.Certificate) -> boo
     return True
 
 
+def is_authority(certificate: x509.Certificate) -> bool:
+    """Whether a certificate says of its key, of a kind in use here, that it issues others: CA:TRUE, and for
+    signing certificates (RFC 5280, 4.2.1.9 and 4.2.1.3)."""
+    try:
+        public_key_of(certificate)
+        basic = certificate.extensions.get_extension_for_class(x509.BasicConstraints).value
+        usage = certificate.extensions.get_extension_for_class(x509.KeyUsage).value
+    except (x509.ExtensionNotFound, IdentityError):
+        return False
+    return basic.ca and usage.key_cert_sign
+
+
 def same_key(one: x509.Certificate, other: x509.Certificate) -> bool:
     """Whether two certificates are for one key. Raises IdentityError for a key that is not in use here."""
     return key_digest(public_key_of(one)) == key_digest(public_key_of(other))
