@@ -21,6 +21,7 @@ import pytest
 
 from sie_agent.stages import STAGES
 from sie_core._native import decode
+from sie_core.closed_output import EXIT_CLOSED
 
 from .conftest import Traffic, program
 from .hub import Authority, Hub
@@ -130,6 +131,19 @@ def test_standard_output(traffic: Traffic, tmp_path: Path) -> None:
     report = json.loads(done.stderr)
     assert report["written"] == "-"
     assert len(decode(done.stdout, limit=1 << 26)) == report["transactions"]["total"]
+
+
+@pytest.mark.parametrize("arguments", [["--json"], ["--write", "-"]])
+def test_a_reader_that_has_gone_is_no_failure(traffic: Traffic, arguments: list[str]) -> None:
+    command = [sys.executable, "-m", "sie_agent.cli", "replay", str(traffic.pcap), "--resolver", "192.0.2.53"]
+    with subprocess.Popen(
+        [*command, *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdout.close()
+        said = process.stderr.read()
+    assert (process.returncode, said) == (EXIT_CLOSED, "")
 
 
 def test_a_full_disk_is_one_sentence(traffic: Traffic) -> None:

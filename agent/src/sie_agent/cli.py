@@ -19,6 +19,7 @@ from typing import Final, NamedTuple
 from sie_agent.build import BUILD
 from sie_agent.errors import AgentError
 from sie_core import __version__
+from sie_core.closed_output import EXIT_CLOSED, until_closed
 from sie_core.kinds import ConfigError
 
 EXIT_OK: Final = 0
@@ -34,6 +35,7 @@ EXIT_CODES: Final = {
     EXIT_USAGE: "wrong usage or wrong configuration",
     EXIT_BROKEN: "looked, and something is broken: probe, diagnose",
     EXIT_INTERRUPTED: "interrupted from the keyboard",
+    EXIT_CLOSED: "nobody reads the output any more, as behind `| head`",
 }
 
 _EXIT_LINE: Final = f"exit codes: {'; '.join(f'{code} {words}' for code, words in EXIT_CODES.items())}"
@@ -111,6 +113,10 @@ COMMANDS: Final[dict[str, Command]] = {
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command. Returns its exit code; argparse exits by itself with 2 on wrong usage."""
     arguments = sys.argv[1:] if argv is None else list(argv)
+    return until_closed(lambda: _run(arguments))
+
+
+def _run(arguments: Sequence[str]) -> int:
     parsed = parser_of(_first_word(arguments)).parse_args(arguments)
     run: Run = parsed.run
     try:

@@ -69,15 +69,12 @@ def _run(arguments: argparse.Namespace) -> int:
     wanted = settings.get("types", tuple(TRANSACTIONS))
     source = open_file(arguments.file)
     colours = not arguments.json and sys.stdout.isatty()
-    try:
-        for number, packet in enumerate(_packets(recorder, source, arguments.limit), 1):
-            explained = {"number": number, **packet, **verdict(packet, wanted)}
-            print(json.dumps(explained) if arguments.json else line(explained, colours=colours))
-        recorder.finish()
-        summary = summarised(recorder.counters())
-        print(json.dumps({"summary": summary}) if arguments.json else f"\n{table(summary)}")
-    except BrokenPipeError:  # the reader has seen enough
-        sys.stderr.close()
+    for number, packet in enumerate(_packets(recorder, source, arguments.limit), 1):
+        explained = {"number": number, **packet, **verdict(packet, wanted)}
+        print(json.dumps(explained) if arguments.json else line(explained, colours=colours))
+    recorder.finish()
+    summary = summarised(recorder.counters())
+    print(json.dumps({"summary": summary}) if arguments.json else f"\n{table(summary)}")
     warn(source)
     return EXIT_OK
 

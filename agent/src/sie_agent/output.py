@@ -5,7 +5,7 @@ import stat
 import sys
 from pathlib import Path
 from types import TracebackType
-from typing import BinaryIO, Final, Self
+from typing import BinaryIO, Final, NoReturn, Self
 
 from sie_agent.errors import AgentError, UsageError
 
@@ -39,14 +39,14 @@ class Output:
         return self
 
     def write(self, data: bytes) -> None:
-        """Write a container. Raises AgentError."""
+        """Write a container. Raises AgentError, or BrokenPipeError if nobody reads standard output."""
         assert self._file is not None, "write is called inside the with statement"
         octets = memoryview(data)
         try:
             for start in range(0, len(octets), PIECE_OCTETS):
                 self._file.write(octets[start : start + PIECE_OCTETS])
         except OSError as wrong:
-            raise self._failed(wrong) from wrong
+            self._raise(wrong)
 
     def __exit__(
         self,
@@ -54,7 +54,7 @@ class Output:
         _error: BaseException | None,
         _traceback: TracebackType | None,
     ) -> None:
-        """Write out what is buffered. Raises AgentError, unless another error is on its way."""
+        """Write out what is buffered. Raises as `write` does, unless another error is on its way."""
         if self._file is None:
             return
         try:
@@ -63,7 +63,7 @@ class Output:
                 self._file.close()
         except OSError as wrong:
             if kind is None:
-                raise self._failed(wrong) from wrong
+                self._raise(wrong)
 
     @staticmethod
     def _open(path: Path) -> BinaryIO:
@@ -73,8 +73,12 @@ class Output:
             os.ftruncate(descriptor, 0)
         return os.fdopen(descriptor, "wb")
 
-    def _failed(self, wrong: OSError) -> AgentError:
-        return AgentError(f"--write {self.name}: {wrong.strerror}; what was written before is there")
+    def _raise(self, wrong: OSError) -> NoReturn:
+        if self.name == "-" and isinstance(wrong, BrokenPipeError):
+            raise wrong
+        raise AgentError(
+            f"--write {self.name}: {wrong.strerror}; what was written before is there"
+        ) from wrong
 
 
 def _extended(name: str, extension: str) -> str:

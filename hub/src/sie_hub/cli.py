@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from sie_core import __version__
+from sie_core.closed_output import EXIT_CLOSED, until_closed
 from sie_core.settings import ConfigError, help_text
 from sie_hub.config import DEFAULT_PATH, TABLE, load_config
 
@@ -23,7 +24,10 @@ EXIT_OK: Final = 0
 EXIT_FAILURE: Final = 1
 EXIT_USAGE: Final = 2
 
-EXIT_CODES: Final = "exit codes: 0 done; 1 failed while running; 2 wrong usage or wrong configuration"
+EXIT_CODES: Final = (
+    "exit codes: 0 done; 1 failed while running; 2 wrong usage or wrong configuration;\n"
+    f"{EXIT_CLOSED} nobody reads the output any more, as behind `| head`"
+)
 
 Run = Callable[[argparse.Namespace], int]
 
@@ -58,6 +62,10 @@ COMMANDS: Final[dict[str, Command]] = {
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command. Returns its exit code; argparse exits by itself with 2 on wrong usage."""
     arguments = sys.argv[1:] if argv is None else list(argv)
+    return until_closed(lambda: _run(arguments))
+
+
+def _run(arguments: Sequence[str]) -> int:
     parsed = _parser(asked=_first_word(arguments)).parse_args(arguments)
     run: Run = parsed.run
     try:
