@@ -116,8 +116,11 @@ class Resolver:
 
 
 @contextmanager
-def proxy(seen: list[str]) -> Iterator[int]:
+def proxy(seen: list[str], at: str = "127.0.0.1") -> Iterator[int]:
     """An HTTP proxy on loopback that takes CONNECT; its port. `seen` gets what was asked for."""
+
+    class Server(ThreadingHTTPServer):
+        address_family = socket.AF_INET6 if ":" in at else socket.AF_INET
 
     class Handler(BaseHTTPRequestHandler):
         def do_CONNECT(self) -> None:
@@ -134,7 +137,7 @@ def proxy(seen: list[str]) -> Iterator[int]:
         def log_message(self, *_arguments: Any) -> None:
             """Say nothing."""
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server = Server((at, 0), Handler)
     with _served(server):
         yield server.server_port
 

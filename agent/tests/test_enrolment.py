@@ -202,16 +202,26 @@ class Proxy(socketserver.StreamRequestHandler):
                     ends[end].sendall(octets)
 
 
+class ProxyServer(socketserver.ThreadingTCPServer):
+    """Where it listens, of either family."""
+
+    def __init__(self, place: tuple[str, int], handler: type[Proxy]) -> None:
+        self.address_family = socket.AF_INET6 if ":" in place[0] else socket.AF_INET
+        super().__init__(place, handler)
+
+
+@pytest.mark.parametrize("at", ["127.0.0.1", "[::1]"])
 def test_the_hub_is_asked_through_a_proxy(
-    tmp_path: Path, server: Server, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, server: Server, monkeypatch: pytest.MonkeyPatch, at: str
 ) -> None:
     config = configured(tmp_path, server)
     hub = f"localhost:{server.http.server_address[1]}"
     monkeypatch.delenv("no_proxy", raising=False)
-    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), Proxy) as proxy:
+    Proxy.asked.clear()
+    with ProxyServer((at.strip("[]"), 0), Proxy) as proxy:
         threading.Thread(target=proxy.serve_forever, kwargs={"poll_interval": 0.01}).start()
         try:
-            place = f"127.0.0.1:{proxy.server_address[1]}"
+            place = f"{at}:{proxy.server_address[1]}"
             monkeypatch.setenv("https_proxy", f"http://{place}")
             with pytest.raises(EnrolmentFailed, match="407 Proxy Authentication Required"):
                 run(config)

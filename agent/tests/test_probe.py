@@ -173,12 +173,17 @@ def test_a_sensor_that_sends_files_says_what_cannot_be_proven(
     assert "puts files into a drop over SSH" in str(document["sentence"])
 
 
+@pytest.mark.parametrize("at", ["127.0.0.1", "[::1]"])
 def test_the_proxy_of_the_environment_is_used(
-    config_file: ConfigFile, door: Door, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    config_file: ConfigFile,
+    door: Door,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    at: str,
 ) -> None:
     seen: list[str] = []
-    with proxy(seen) as port:
-        monkeypatch.setenv("https_proxy", f"http://somebody:secret@127.0.0.1:{port}")
+    with proxy(seen, at.strip("[]")) as port:
+        monkeypatch.setenv("https_proxy", f"http://somebody:secret@{at}:{port}")
         monkeypatch.delenv("no_proxy", raising=False)
         code, document = run(capsys, config_file(door.url), "--nonce", NONCE)
     assert (code, document["outcome"]) == (EXIT_OK, "received")

@@ -459,8 +459,9 @@ async def test_a_proxy_that_refuses_is_named(
         await refused(config, spool, caplog, "the proxy does not let through", State.UNREACHABLE)
 
 
+@pytest.mark.parametrize("at", ["127.0.0.1", "[::1]"])
 async def test_through_a_proxy(
-    config: AgentConfig, spool: Spool, authority: Authority, monkeypatch: pytest.MonkeyPatch
+    config: AgentConfig, spool: Spool, authority: Authority, monkeypatch: pytest.MonkeyPatch, at: str
 ) -> None:
     asked: list[bytes] = []
 
@@ -477,9 +478,9 @@ async def test_through_a_proxy(
         writer.write(b"HTTP/1.1 200 OK\r\n\r\n")
         await asyncio.gather(pipe(reader, onward_writer), pipe(onward_reader, writer), return_exceptions=True)
 
-    server = await asyncio.start_server(proxy, "127.0.0.1", 0)
+    server = await asyncio.start_server(proxy, at.strip("[]"), 0)
     port = server.sockets[0].getsockname()[1]
-    monkeypatch.setenv("https_proxy", f"http://127.0.0.1:{port}")
+    monkeypatch.setenv("https_proxy", f"http://{at}:{port}")
     monkeypatch.delenv("no_proxy", raising=False)
     hub = Hub()
     fill(spool, 3)

@@ -22,14 +22,24 @@ FROM_THE_BUNDLE = {
 }
 
 
-def rendered(template: str, **chosen: object) -> Any:
-    """What a template gives with these variables and the role's own."""
+def templar(**chosen: object) -> Templar:
+    """What templates are evaluated by: these variables and the role's own."""
     loader = DataLoader()
     variables: dict[str, Any] = {}
     for file in ("defaults/main.yml", "vars/main.yml"):
         variables |= loader.load_from_file(str(ROLE / file), trusted_as_template=True)
     variables |= {**FROM_THE_BUNDLE, **chosen}
-    return Templar(loader=loader, variables=variables).template(trust_as_template(template))
+    return Templar(loader=loader, variables=variables)
+
+
+def rendered(template: str, **chosen: object) -> Any:
+    """What a template gives with these variables and the role's own."""
+    return templar(**chosen).template(trust_as_template(template))
+
+
+def holds(condition: str, **chosen: object) -> bool:
+    """Whether a condition of a task holds, in which backslashes mean less than in a template."""
+    return bool(templar(**chosen).evaluate_conditional(trust_as_template(condition)))
 
 
 def written(directory: Path, **chosen: object) -> Path:
@@ -152,6 +162,31 @@ def test_a_reload_suffices_unless_what_is_fixed_changes(
         will = load_config(written(tmp_path, **SAME))
         assert (not set(was.changed(will)) & set(FIXED)) is suffices  # the role's list is the agent's own
     assert rendered("{{ sensor_reload_suffices }}", sensor_config_before=slurped, **SAME) is suffices
+
+
+@pytest.mark.parametrize(
+    ("proxy", "taken"),
+    [
+        ("", True),
+        ("http://proxy.example:3128", True),
+        ("http://192.0.2.1:3128", True),
+        ("http://[2001:db8::1]:3128", True),
+        ("http://2001:db8::1:3128", False),
+        ("http://[2001:db8::1]", False),
+        ("http://user:secret@proxy.example:3128", False),
+        ("https://proxy.example:3128", False),
+    ],
+)
+def test_a_proxy_is_one_that_can_be_used(proxy: str, taken: bool) -> None:
+    tasks = yaml.safe_load((ROLE / "tasks/preflight.yml").read_text())
+    (check,) = [task["ansible.builtin.assert"] for task in tasks if "proxy" in task["name"]]
+    chosen = {"sensor_uplink_proxy": proxy, "inventory_hostname": "ns1"}
+    assert holds(check["that"], **chosen) is taken
+    assert "secret" not in rendered(check["fail_msg"], **chosen)
+    if taken and proxy:
+        host = "{{ sensor_ways_out[0] | urlsplit('hostname') }} {{ sensor_ways_out[0] | urlsplit('port') }}"
+        place = proxy.removeprefix("http://").removesuffix(":3128").strip("[]")
+        assert rendered(host, **chosen) == f"{place} 3128"
 
 
 FACTS = {
