@@ -16,7 +16,7 @@ TYPES: dict[str, type] = {
     "list": list,
     "dict": dict,
 }
-UNITS = {"_mib": "MiB", "_days": "days", "_seconds": "seconds", "_max_bytes": "octets", "_port": "TCP port"}
+UNITS = {"_mib": "MiB", "_days": "days", "_seconds": "seconds", "_bytes": "octets", "_port": "TCP port"}
 
 
 def specified(role: str) -> dict[str, dict[str, Any]]:
