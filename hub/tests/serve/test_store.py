@@ -5,19 +5,20 @@ import sys
 import textwrap
 import time
 from collections import defaultdict
+from collections.abc import Callable
 from itertools import accumulate
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import dns.name
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sie_hub.serve.admission import DAY, RRSET_COLUMNS, WEEK, monday_of
+from sie_hub.serve.admission import DAY, RDATA_COLUMNS, RRSET_COLUMNS, WEEK, Outcome, admit, monday_of
 from sie_hub.serve.answer import rdata_text
-from sie_hub.serve.engine import Engine
-from sie_hub.serve.errors import StoreUnusable
+from sie_hub.serve.engine import NO_PARAMETERS, Connection, Engine, Parameters
+from sie_hub.serve.errors import StoreError, StoreUnusable
 from sie_hub.serve.question import Verb
 from sie_hub.serve.row_binary import Reader
 from sie_hub.serve.rrtypes import DNSSEC, type_text
@@ -29,6 +30,9 @@ from .conftest import RETENTION_DAYS, STREAM
 from .samples import Sample, address, name, rows
 
 ROOT = Path(__file__).parents[3]
+
+T = TypeVar("T")
+
 OTHER_STREAM = "2026-11-22T00:00:00+00:00"
 
 
@@ -68,11 +72,6 @@ def test_the_same_sequence_of_another_stream_is_another_message(
     before = total(store)
     writer.write(OTHER_STREAM, 1, rows(content), now)
     assert total(store) == 2 * before
-
-
-def test_an_identity_that_is_no_time_is_refused(writer: Writer, now: int) -> None:
-    with pytest.raises(ValueError, match="no identity of a stream"):
-        writer.write("x'; DROP TABLE sie.rrset", 1, [], now)
 
 
 def test_one_message_is_one_block_however_large(store: Engine, writer: Writer, now: int) -> None:
@@ -118,6 +117,93 @@ def test_a_store_of_another_version_is_refused_with_both_numbers(tmp_path: Path)
         StoreUnusable, match=f"version {VERSION + 1}, and this program works with version {VERSION}"
     ):
         open_store(tmp_path / "store")
+
+
+class Interrupted(Connection):
+    """A connection on which the first statement of a kind fails: before it is done, or when it is done."""
+
+    def __init__(self, inner: Connection, beginning: str, *, done: bool) -> None:
+        self._inner = inner
+        self._beginning = beginning
+        self._done = done
+        self.happened = False
+
+    def execute(self, sql: str, parameters: Parameters = NO_PARAMETERS) -> bytes:
+        return self._interrupt(sql, lambda: self._inner.execute(sql, parameters))
+
+    def insert(self, statement: str, rows: bytes) -> None:
+        self._interrupt(statement, lambda: self._inner.insert(statement, rows))
+
+    def _interrupt(self, sql: str, run: Callable[[], T]) -> T:
+        if self.happened or self._beginning not in sql:
+            return run()
+        self.happened = True
+        if self._done:
+            run()
+        raise StoreError("interrupted")
+
+
+@pytest.mark.parametrize("anew", [False, True], ids=["same process", "next process"])
+@pytest.mark.parametrize("done", [False, True], ids=["before", "after"])
+@pytest.mark.parametrize("table", ["rrset", "rdata", "position"])
+def test_a_write_interrupted_at_any_statement_is_completed_and_not_repeated(
+    store: Engine, now: int, table: str, done: bool, anew: bool
+) -> None:
+    for sequence in range(1, 4):
+        connection = Interrupted(store.connection(), f"INSERT INTO sie.{table} ", done=done)
+        writer = Writer(connection, RETENTION_DAYS)
+        message = message_number(sequence, now)
+        with pytest.raises(StoreError, match="interrupted"):
+            writer.write(STREAM, sequence, message, now)
+        assert connection.happened
+        if anew:
+            writer = Writer(store.connection(), RETENTION_DAYS)
+        admitted = writer.write(STREAM, sequence, message, now)
+        assert admitted.outcomes[Outcome.STORED] == 2
+        assert (total(store), total(store, "rdata")) == (2 * sequence, 3 * sequence)
+        assert writer.position(STREAM) == sequence
+
+
+@pytest.mark.parametrize("merged_before", [False, True])
+@pytest.mark.parametrize("week", [0, 1])
+@pytest.mark.parametrize("table", ["rrset", "rdata"])
+def test_a_week_that_landed_alone_is_not_written_again(
+    store: Engine, now: int, table: str, week: int, merged_before: bool
+) -> None:
+    """A process dies between the parts of one insert: the week that is in place stays, the other comes."""
+    writer = Writer(store.connection(), RETENTION_DAYS)
+    for sequence in (1, 2):
+        writer.write(STREAM, sequence, message_number(sequence, now), now)
+    part = admit([message_number(3, now)[week]], now=now, retention_days=RETENTION_DAYS)
+    columns, lines = {"rrset": (RRSET_COLUMNS, part.rrset), "rdata": (RDATA_COLUMNS, part.rdata)}[table]
+    store.connection().insert(f"INSERT INTO sie.{table} ({columns}) FORMAT TabSeparated", lines)
+    if merged_before:
+        store.connection().execute(f"OPTIMIZE TABLE sie.{table} FINAL")
+    again = Writer(store.connection(), RETENTION_DAYS)
+    assert again.position(STREAM) == 2
+    again.write(STREAM, 3, message_number(3, now), now)
+    assert (total(store), total(store, "rdata")) == (2 * 3, 3 * 3)
+
+
+def test_what_another_stream_wrote_is_not_taken_for_the_next_message(store: Engine, now: int) -> None:
+    """nats-server comes back with the stream that it had before another."""
+    for sequence, stream in enumerate((STREAM, OTHER_STREAM, STREAM, OTHER_STREAM), 1):
+        writer = Writer(store.connection(), RETENTION_DAYS)
+        writer.write(stream, writer.position(stream) + 1, message_number(sequence, now), now)
+        assert (total(store), total(store, "rdata")) == (2 * sequence, 3 * sequence)
+
+
+def test_a_week_dropped_since_the_position_was_written_is_neither_landed_nor_missed(
+    store: Engine, now: int
+) -> None:
+    writer = Writer(store.connection(), RETENTION_DAYS)
+    for sequence in (1, 2):
+        writer.write(STREAM, sequence, message_number(sequence, now), now)
+    later = monday_of(now - 9 * DAY) + WEEK + RETENTION_DAYS * DAY
+    assert writer.expire(later)["rrset"] > 0
+    again = Writer(store.connection(), RETENTION_DAYS)
+    again.write(STREAM, 3, message_number(3, now)[:1], now)
+    assert total(store) == 3
 
 
 KILLED_STREAM = "2026-11-21T00:00:00+00:00"

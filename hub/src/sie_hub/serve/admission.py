@@ -57,6 +57,17 @@ class Record(NamedTuple):
     ttl: int
 
 
+@dataclass(frozen=True, slots=True)
+class Landed:
+    """The weeks, by their Monday, whose rows of a message are in a table already."""
+
+    rrset: frozenset[int] = frozenset()
+    rdata: frozenset[int] = frozenset()
+
+
+NOTHING_LANDED: Final = Landed()
+
+
 @dataclass(slots=True)
 class Admitted:
     """The rows of one SIE message as tab-separated data for the two tables, and how many of them."""
@@ -72,8 +83,10 @@ RRSET_COLUMNS: Final = "owner_hex, rrtype, bailiwick_hex, rdata_hex, name_hex, c
 RDATA_COLUMNS: Final = "kind, key_hex, rrtype, owner_hex, rdata_hex, count, time_first, time_last"
 
 
-def admit(records: Iterable[Sequence[object]], *, now: int, retention_days: int) -> Admitted:
-    """The rows for a message's records. `now` is seconds UTC."""
+def admit(
+    records: Iterable[Sequence[object]], *, now: int, retention_days: int, landed: Landed = NOTHING_LANDED
+) -> Admitted:
+    """The rows for a message's records, without those that have landed. `now` is seconds UTC."""
     admitted = Admitted()
     rrset_lines: list[str] = []
     rdata_lines: list[str] = []
@@ -83,8 +96,11 @@ def admit(records: Iterable[Sequence[object]], *, now: int, retention_days: int)
         admitted.outcomes[outcome] += 1
         if outcome is Outcome.STORED:
             owner = reverse_name(record.owner).hex()
-            rrset_lines.append(_rrset_line(record, owner))
-            rdata_lines.extend(_rdata_lines(record, owner))
+            monday = monday_of(record.time_last)
+            if monday not in landed.rrset:
+                rrset_lines.append(_rrset_line(record, owner))
+            if monday not in landed.rdata:
+                rdata_lines.extend(_rdata_lines(record, owner))
     admitted.rrset = "".join(rrset_lines).encode("ascii")
     admitted.rdata = "".join(rdata_lines).encode("ascii")
     admitted.rrset_rows = len(rrset_lines)

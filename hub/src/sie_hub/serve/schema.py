@@ -16,12 +16,7 @@ from sie_hub.serve.engine import Connection, Engine
 from sie_hub.serve.errors import StoreUnusable
 from sie_hub.serve.row_binary import Reader
 
-VERSION: Final = 1
-
-DEDUPLICATION_WINDOW: Final = 1000
-"""How many inserts each table remembers by their token. The position is written after every message, so after
-a crash one message comes again; with it come at most as many inserts as it has weeks, and the window holds
-hundreds of that."""
+VERSION: Final = 2
 
 INDEX_GRANULARITY: Final = 1024
 """Rows per index mark: a look-up reads at least one such granule per part. At 1,000 million rows and some 50
@@ -38,7 +33,6 @@ _MERGED: Final = """
 
 _SETTINGS: Final = f"""
     index_granularity = {INDEX_GRANULARITY},
-    non_replicated_deduplication_window = {DEDUPLICATION_WINDOW},
     fsync_after_insert = 1,
     fsync_part_directory = 1,
     min_rows_to_fsync_after_merge = 1"""
@@ -71,8 +65,10 @@ SETTINGS {_SETTINGS}""",
 SETTINGS {_SETTINGS}""",
     """CREATE TABLE IF NOT EXISTS sie.position (
     stream String COMMENT 'when the SIE stream was made: another one starts again at 1',
-    sequence SimpleAggregateFunction(max, UInt64)
-) ENGINE = AggregatingMergeTree ORDER BY stream
+    sequence UInt64,
+    step UInt64 COMMENT 'counts the positions written; the greatest of a stream holds',
+    blocks Map(String, UInt64) COMMENT 'the highest block number of each table/week then'
+) ENGINE = ReplacingMergeTree(step) ORDER BY stream
 SETTINGS fsync_after_insert = 1, fsync_part_directory = 1, min_rows_to_fsync_after_merge = 1""",
 )
 

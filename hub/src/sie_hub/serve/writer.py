@@ -1,8 +1,7 @@
 """Writing to the store, so that every SIE message is in it exactly once.
 
-One message is one insert per table under a token made of the stream's identity and the message's sequence,
-and then the new position. A process that dies anywhere between begins again at the position: what it had
-inserted already is recognised by its token and not inserted again.
+One message is one insert per table, and then the new position. A process that dies anywhere between begins
+again at the position, and leaves out the weeks that its predecessor had inserted already.
 """
 
 import logging
@@ -13,14 +12,15 @@ from typing import Final
 from sie_hub import log
 from sie_hub.serve.admission import RDATA_COLUMNS, RRSET_COLUMNS, Admitted, admit, is_over
 from sie_hub.serve.engine import Connection
+from sie_hub.serve.errors import StoreError
+from sie_hub.serve.position import Position
 from sie_hub.serve.row_binary import Reader
 from sie_hub.serve.schema import PARTITIONED
 
 ONE_BLOCK: Final = "input_format_parallel_parsing = 0, max_insert_block_size = 1000000000"
-"""A token is kept per block of an insert. One message must be one block, so that it stands under the same
-tokens when it comes again: 10^9 rows are more than the some 400,000 that fit into a message of 8 MiB."""
+"""A block becomes one part per week. One message must be one block, so that a week has all of its rows or
+none: 10^9 rows are more than the some 400,000 that fit into a message of 8 MiB."""
 
-IDENTITY: Final = re.compile(r"[0-9TZ:.+-]{1,64}")  # a time as nats-server writes it
 PARTITION_ID: Final = re.compile(r"[0-9]{8}")
 
 _log = logging.getLogger(__name__)
@@ -32,6 +32,7 @@ class Writer:
 
     def __init__(self, connection: Connection, retention_days: int) -> None:
         self._connection = connection
+        self._position = Position(connection)
         self._retention_days = retention_days
 
     def position(self, stream: str) -> int:
@@ -39,22 +40,24 @@ class Writer:
 
         `stream` is the stream's identity: the time at which nats-server made it.
         """
-        found = self._connection.execute(
-            "SELECT max(sequence) FROM sie.position WHERE stream = {stream:String}",
-            {"stream": _checked(stream)},
-        )
-        return Reader(found).number(8)
+        return self._position.sequence(stream)
 
     def write(self, stream: str, sequence: int, records: Sequence[Sequence[object]], now: int) -> Admitted:
-        """Put a message's records into the store and move the position to it. Returns what became of them."""
-        token = f"{_checked(stream)}/{sequence}"
-        admitted = admit(records, now=now, retention_days=self._retention_days)
-        self._insert("rrset", RRSET_COLUMNS, token, admitted.rrset)
-        self._insert("rdata", RDATA_COLUMNS, token, admitted.rdata)
-        self._connection.execute(
-            "INSERT INTO sie.position SELECT {stream:String}, {sequence:UInt64}",
-            {"stream": stream, "sequence": sequence},
-        )
+        """Put a message's records into the store and move the position to it. Returns what became of them.
+
+        A message that is not after the position is in the store already, and nothing is written.
+        """
+        try:
+            if sequence <= self._position.sequence(stream):
+                return admit(records, now=now, retention_days=self._retention_days)
+            landed = self._position.landed(stream)
+            admitted = admit(records, now=now, retention_days=self._retention_days, landed=landed)
+            self._insert("rrset", RRSET_COLUMNS, admitted.rrset)
+            self._insert("rdata", RDATA_COLUMNS, admitted.rdata)
+            self._position.move(stream, sequence)
+        except StoreError:
+            self._position.doubt()
+            raise
         return admitted
 
     def expire(self, now: int) -> dict[str, int]:
@@ -89,17 +92,8 @@ class Writer:
             weeks.append((reader.string().decode(), reader.number(8), reader.number(8)))
         return weeks
 
-    def _insert(self, table: str, columns: str, token: str, rows: bytes) -> None:
+    def _insert(self, table: str, columns: str, rows: bytes) -> None:
         if rows:
             self._connection.insert(
-                f"INSERT INTO sie.{table} ({columns}) "
-                f"SETTINGS insert_deduplicate = 1, insert_deduplication_token = '{token}', {ONE_BLOCK} "
-                "FORMAT TabSeparated",
-                rows,
+                f"INSERT INTO sie.{table} ({columns}) SETTINGS {ONE_BLOCK} FORMAT TabSeparated", rows
             )
-
-
-def _checked(stream: str) -> str:
-    if IDENTITY.fullmatch(stream) is None:
-        raise ValueError(f"{stream!r} is no identity of a stream: a time as nats-server writes it")
-    return stream
