@@ -14,7 +14,7 @@ from sie_hub.ingest.drop import Waiting, whole
 from sie_hub.ingest.ledger import Ledger
 from sie_hub.ingest.metrics import DROP, Metrics
 from sie_hub.ingest.store import Fate, NamedWriter
-from sie_hub.ingest.take_in import TakeIn
+from sie_hub.ingest.take_in import STREAMS_KEPT, TakeIn
 from sie_hub.nats_link import Link
 from sie_hub.registry import Registry, account_name
 from sie_hub.streams import (
@@ -351,6 +351,71 @@ async def test_beyond_the_quota_what_may_be_nowhere_else_is_laid_aside(place: Dr
     await place.take_in.round()  # torn ones wait, since they may still be growing
     assert place.refused == ["sie-00000009.ch203.1.nmsg", "sie-00000009.ch203.2.nmsg"]
     assert place.outcomes == {"quota": 2}
+
+
+async def test_beyond_so_many_files_the_last_are_taken_away_whatever_their_size(
+    place: Drop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(drop, "MAX_ENTRIES", 3)
+    monkeypatch.setattr(drop, "TRIMMED_FILES", 2)
+    for name in ("1.nmsg", ".5", ".3", ".4", "2.nmsg"):
+        (place.channel(9, 203) / name).touch()
+    folder = drop.Folder(place.directory, account_name(9))
+    assert [file.name for file in folder.excess(1 << 30)] == [".4", ".5"]
+
+
+def nested(directory: Path, depth: int) -> None:
+    """Folders within folders, the last with a file."""
+    within = os.open(directory, os.O_RDONLY)
+    for _ in range(depth):
+        os.mkdir("a", dir_fd=within)
+        inner = os.open("a", os.O_RDONLY, dir_fd=within)
+        os.close(within)
+        within = inner
+    os.close(os.open("file", os.O_CREAT, dir_fd=within))
+    os.close(within)
+
+
+async def test_folders_of_any_depth_are_borne_and_taken_away(place: Drop, broker: Broker) -> None:
+    """Deeper than Python recurses, and in the end than a path can be long."""
+    for name in ("shown", ".hidden"):
+        (place.channel() / name).mkdir()
+        nested(place.channel() / name, 1200)
+    place.put(1)
+    await place.take_in.round()
+    assert [message.number(HEADER_SEQUENCE) for message in await broker.raw()] == [1]
+    assert list(place.channel().iterdir()) == []
+    assert place.outcomes == {"kind": 1, "quota": 1, "stored": 1}
+    # What lies aside is as deep still, and goes when the participant does.
+    assert place.refused == ["sie-00000007.ch202.shown"]
+    nested(place.channel(), 2100)
+    assert drop.forget_account(place.directory, account_name(7), dry_run=False) == (2, 1)
+    assert not (place.directory / account_name(7)).exists()
+    assert place.refused == []
+
+
+async def test_a_file_that_grows_after_it_was_listed_is_still_too_large(place: Drop) -> None:
+    path = place.put(1)
+    folder = drop.Folder(place.directory, account_name(7))
+    (file,) = folder.waiting().files
+    os.truncate(path, MAX_MESSAGE + 1)
+    number = file.numbered
+    assert number is not None
+    sensor = place.registry.sensor("isp_a", "ns1")
+    assert sensor is not None
+    writer = await place.take_in._writer(sensor, number.stream)
+    fault = await place.take_in._numbered(folder, writer, file, number)
+    assert fault is not None
+    assert fault.outcome == "size"
+
+
+async def test_an_account_holds_little_in_memory_however_many_streams_it_names(place: Drop) -> None:
+    for stream in range(STREAMS_KEPT + 3):
+        name = f"{stream + 1:016x}.{1:020}.{3:08}.nmsg.zst"
+        (place.channel() / name).write_bytes(drop.ZSTD_MAGIC + b"container")
+    await place.take_in.round()
+    assert place.outcomes == {"stored": STREAMS_KEPT + 3}
+    assert len(place.take_in._writers) == STREAMS_KEPT
 
 
 async def test_whoever_sends_can_read_what_was_not_taken(place: Drop) -> None:

@@ -14,21 +14,25 @@ directories.
 import json
 import os
 import re
-import shutil
 import stat
+import sys
 import time
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final, NamedTuple
 
 from sie_core.limits import MAX_ACCOUNTING
+from sie_hub.ingest.trees import MAX_ENTRIES, Measured, discard, is_folder, look, measure, names, within
 from sie_hub.streams import MAX_MESSAGE
 
 ROUND_FILES: Final = 64
 """Files of one account that are taken in before it is another one's turn."""
+
+TRIMMED_FILES: Final = 1000
+"""Files beyond its quota that are taken from an account before it is another one's turn: some seconds."""
 
 TORN_AFTER: Final = 600.0
 """Seconds without a change after which a file that is not whole will not become so any more."""
@@ -99,11 +103,15 @@ class Waiting:
 
 
 class Listing(NamedTuple):
-    """What is next to be taken in; how many files there are, and the octets of all, hidden ones included."""
+    """What is next to be taken in; how many files there are, and what all comes to, hidden ones included."""
 
     files: list[Waiting]
     total: int
-    octets: int
+    below: Measured
+
+    def over(self, quota: int) -> bool:
+        """Whether more is there than an account may have."""
+        return self.below.octets > quota or self.below.beyond
 
 
 class Refusal(NamedTuple):
@@ -124,9 +132,14 @@ def refusal(file: Waiting, channels: frozenset[int]) -> Refusal | None:
         return Refusal(
             "channel", f"channel {file.channel} is not registered for this account, only {allowed}"
         )
+    return oversize(file, file.size)
+
+
+def oversize(file: Waiting, octets: int) -> Refusal | None:
+    """Why a file with so many octets cannot be taken; None if it may. A file can grow after it was listed."""
     most = MAX_FILE if file.numbered is None else MAX_MESSAGE
-    if file.size > most:
-        return Refusal("size", f"it has {file.size} octets, over the limit of {most}; make files smaller")
+    if octets > most:
+        return Refusal("size", f"it has {octets} octets, over the limit of {most}; make files smaller")
     return None
 
 
@@ -172,27 +185,29 @@ class Folder:
         files: list[Waiting] = []
         total = 0
         with self._opened() as up:
-            octets = _octets_below(up)
-            for directory in sorted(_names(up)):
+            below = measure(up)
+            for directory in sorted(names(up)):
                 match = _CHANNEL.fullmatch(directory)
                 if match is not None:
-                    with _within(up, directory) as channel:
-                        names = sorted(name for name in _names(channel) if not name.startswith("."))
-                        total += len(names)
-                        files += _files(channel, int(match[1]), names[: ROUND_FILES - len(files)])
-        return Listing(files, total, octets)
+                    with within(up, directory) as channel:
+                        shown = sorted(name for name in names(channel) if not name.startswith("."))
+                        total += len(shown)
+                        files += _files(channel, int(match[1]), shown[: ROUND_FILES - len(files)])
+        return Listing(files, total, below)
 
     def clear_abandoned(self) -> int:
         """Remove what uploads that broke off long ago have left; returns how many files."""
         removed = 0
         with self._opened() as up:
-            for directory in _names(up):
+            for directory in names(up):
                 if _CHANNEL.fullmatch(directory) is None:
                     continue
-                with _within(up, directory) as channel:
-                    for name in _names(channel):
-                        state = _look(name, channel) if name.startswith(".") else None
-                        if state is not None and time.time() - state.st_mtime > ABANDONED_AFTER:
+                with within(up, directory) as channel:
+                    for name in names(channel):
+                        state = look(name, channel) if name.startswith(".") else None
+                        if state is None or stat.S_ISDIR(state.st_mode):
+                            continue
+                        if time.time() - state.st_mtime > ABANDONED_AFTER:
                             os.unlink(name, dir_fd=channel)
                             removed += 1
         return removed
@@ -213,42 +228,40 @@ class Folder:
         with self._channel(file) as channel:
             os.rename(file.name, aside, src_dir_fd=channel)
         octets = 0
-        for count, path in enumerate(sorted(self._refused.iterdir(), reverse=True), start=1):
-            octets += _octets(path)
-            if count > REFUSED_FILES or (octets > REFUSED_OCTETS and count > 1):
-                _discard(path)
+        with _opened(self._refused) as refused:
+            for count, name in enumerate(sorted(names(refused), reverse=True), start=1):
+                octets += _octets(name, refused)
+                if count > REFUSED_FILES or (octets > REFUSED_OCTETS and count > 1):
+                    discard(name, refused)
 
     def excess(self, quota: int) -> Iterator[Waiting]:
-        """What waits beyond a quota of octets: in each channel hidden files, then what is last by name."""
-        octets = 0
+        """What waits beyond a quota of octets, or of MAX_ENTRIES files: in each channel hidden files, then
+        what is last by name."""
+        octets = count = 0
         with self._opened() as up:
-            for directory in sorted(_names(up)):
+            for directory in sorted(names(up)):
                 match = _CHANNEL.fullmatch(directory)
                 if match is not None:
-                    with _within(up, directory) as channel:
-                        names = sorted(_names(channel), key=lambda name: (name.startswith("."), name))
-                        for file in _files(channel, int(match[1]), names):
+                    with within(up, directory) as channel:
+                        listed = names(channel, MAX_ENTRIES + TRIMMED_FILES)
+                        listed.sort(key=lambda name: (name.startswith("."), name))
+                        for file in _files(channel, int(match[1]), listed):
                             octets += file.size
-                            if octets > quota:
+                            count += 1
+                            if octets > quota or count > MAX_ENTRIES:
                                 yield file
 
     def discard_strays(self) -> int:
         """Remove what stands where nothing is looked for, and folders within channels. Returns how many."""
         removed = 0
         with self._opened() as up:
-            for name in _names(up):
+            for name in names(up):
                 if _CHANNEL.fullmatch(name) is not None:
-                    with _within(up, name) as channel:
-                        folders = [inner for inner in _names(channel) if _is_folder(inner, channel)]
-                        for inner in folders:
-                            shutil.rmtree(inner, ignore_errors=True, dir_fd=channel)
-                    removed += len(folders)
+                    with within(up, name) as channel:
+                        folders = [inner for inner in names(channel) if is_folder(inner, channel)]
+                        removed += sum(_discarded(inner, channel) for inner in folders)
                 elif name.removeprefix(".").removesuffix(".part").removesuffix(".new") not in FILES_OF_UP:
-                    if _is_folder(name, up):
-                        shutil.rmtree(name, ignore_errors=True, dir_fd=up)
-                    else:
-                        os.unlink(name, dir_fd=up)
-                    removed += 1
+                    removed += _discarded(name, up)
         return removed
 
     def accounts(self) -> bytes | None:
@@ -287,17 +300,12 @@ class Folder:
                 file.write(f"{text}\n")
             os.replace(temporary, name, src_dir_fd=up, dst_dir_fd=up)
 
-    @contextmanager
-    def _opened(self) -> Iterator[int]:
-        descriptor = os.open(self._up, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
-        try:
-            yield descriptor
-        finally:
-            os.close(descriptor)
+    def _opened(self) -> AbstractContextManager[int]:
+        return _opened(self._up)
 
     @contextmanager
     def _channel(self, file: Waiting) -> Iterator[int]:
-        with self._opened() as up, _within(up, f"ch{file.channel}") as channel:
+        with self._opened() as up, within(up, f"ch{file.channel}") as channel:
             yield channel
 
 
@@ -306,17 +314,21 @@ def forget_account(drop: Path, account: str, *, dry_run: bool) -> tuple[int, int
 
     Where a link leads is not followed. Raises OSError.
     """
-    root = drop / account
-    waiting = sum(len(files) for _directory, _folders, files in os.walk(root))
-    aside = drop / "refused"
-    refused = (
-        [path for path in aside.iterdir() if _account_of(path.name) == account] if aside.is_dir() else []
-    )
-    if not dry_run:
-        for path in refused:
-            _discard(path)
-        with suppress(FileNotFoundError):
-            shutil.rmtree(root)
+    if not drop.is_dir():
+        return 0, 0
+    waiting, refused = 0, []
+    with _opened(drop) as top:
+        if is_folder(account, top):
+            with within(top, account) as root:
+                waiting = measure(root, entries=sys.maxsize - 1).files
+            while not dry_run and not discard(account, top):
+                continue
+        if is_folder("refused", top):
+            with within(top, "refused") as aside:
+                refused = [name for name in names(aside) if _account_of(name) == account]
+                for name in refused if not dry_run else ():
+                    while not discard(name, aside):
+                        continue
     return waiting, len(refused)
 
 
@@ -325,65 +337,34 @@ def _account_of(refused: str) -> str:
     return refused.split(".", 2)[1] if refused.count(".") > 1 else ""
 
 
-@contextmanager
-def _within(parent: int, name: str) -> Iterator[int]:
-    flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-    descriptor = os.open(name, flags, dir_fd=parent)
-    try:
-        yield descriptor
-    finally:
-        os.close(descriptor)
+def _opened(path: Path) -> AbstractContextManager[int]:
+    return within(None, str(path))
 
 
-def _names(directory: int) -> list[str]:
-    with os.scandir(directory) as entries:
-        return [entry.name for entry in entries]
-
-
-def _files(directory: int, channel: int, names: Iterable[str]) -> Iterator[Waiting]:
+def _files(directory: int, channel: int, listed: Iterable[str]) -> Iterator[Waiting]:
     now = time.time()
-    for name in names:
-        state = _look(name, directory)
+    for name in listed:
+        state = look(name, directory)
         if state is not None:
             regular = stat.S_ISREG(state.st_mode)
             yield Waiting(channel, name, state.st_size, max(0.0, now - state.st_mtime), regular)
 
 
-def _look(name: str, directory: int) -> os.stat_result | None:
-    try:
-        return os.stat(name, dir_fd=directory, follow_symlinks=False)
-    except FileNotFoundError:
-        return None  # it was renamed since
-
-
-def _is_folder(name: str, directory: int) -> bool:
-    state = _look(name, directory)
-    return state is not None and stat.S_ISDIR(state.st_mode)
-
-
-def _octets_below(directory: int) -> int:
-    """The octets of every file below a directory; links count as what they are."""
-    octets = 0
-    for _place, _folders, names, within in os.fwalk(".", dir_fd=directory):
-        states = (_look(name, within) for name in names)
-        octets += sum(state.st_size for state in states if state is not None)
-    return octets
-
-
-def _octets(path: Path) -> int:
+def _octets(name: str, directory: int) -> int:
     """How much a file has, or a folder with everything in it."""
-    return path.lstat().st_size + sum(
-        Path(directory, name).lstat().st_size
-        for directory, _folders, names in os.walk(path)
-        for name in names
-    )
+    state = look(name, directory)
+    if state is None or not stat.S_ISDIR(state.st_mode):
+        return 0 if state is None else state.st_size
+    with within(directory, name) as folder:
+        return state.st_size + measure(folder).octets
 
 
-def _discard(path: Path) -> None:
-    if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path)
-    else:
-        path.unlink()
+def _discarded(name: str, directory: int) -> bool:
+    """Remove something as far as its owner lets us; whether it is gone."""
+    try:
+        return discard(name, directory)
+    except OSError:
+        return False  # what its owner keeps to itself
 
 
 def _read(name: str, directory: int, most: int) -> bytes:

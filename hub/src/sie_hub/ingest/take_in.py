@@ -12,6 +12,7 @@ import logging
 import time
 from collections.abc import Mapping
 from datetime import UTC, datetime
+from itertools import islice
 from pathlib import Path
 from typing import Final
 
@@ -21,10 +22,12 @@ from sie_hub.ingest.admission import Refused, check_standing
 from sie_hub.ingest.drop import (
     ROUND_FILES,
     TORN_AFTER,
+    TRIMMED_FILES,
     Folder,
     Numbered,
     Refusal,
     Waiting,
+    oversize,
     pieces,
     refusal,
     whole,
@@ -32,6 +35,7 @@ from sie_hub.ingest.drop import (
 from sie_hub.ingest.ledger import Ledger
 from sie_hub.ingest.metrics import REPORTED, Metrics
 from sie_hub.ingest.store import Arrival, Fate, NamedWriter, StreamWriter, Unstorable
+from sie_hub.ingest.trees import MAX_ENTRIES
 from sie_hub.nats_link import Link
 from sie_hub.registry import Registry, Sensor, Upload, account_name
 from sie_hub.streams import Source, drop_stream_name, stream_name
@@ -40,6 +44,10 @@ SCAN_INTERVAL: Final = 1.0
 """Seconds between two looks at the drop: what a sensor waits for its acknowledgement, at most."""
 
 CLEAR_INTERVAL: Final = 3600.0
+
+STREAMS_KEPT: Final = 4
+"""Streams of one account whose position is kept in memory, those that were used last: a sensor has one, and a
+second after its spool began anew."""
 
 _log = logging.getLogger(__name__)
 
@@ -102,7 +110,8 @@ class TakeIn:
         """Take in what one account has put there. Returns how many files it had."""
         # Read before the files are listed: whatever it says was delivered is among them, or taken already.
         accounts = await asyncio.to_thread(folder.accounts)
-        files, total, octets = await asyncio.to_thread(folder.waiting)
+        listing = await asyncio.to_thread(folder.waiting)
+        files, total, _below = listing
         streams: dict[int, StreamWriter] = {}
         for file in files:
             fault = refusal(file, source.channels)
@@ -123,26 +132,27 @@ class TakeIn:
                     await self._remove(folder, file)
         if accounts is not None and total == len(files):
             self._hear(source, folder, accounts)
-        if octets > self._quota:
+        if listing.over(self._quota):
             await self._trim(folder)
         return total
 
     async def _hold(self, folder: Folder) -> int:
         """Leave what an account has put there that may not deliver, within its quota; how many files."""
-        _files, total, octets = await asyncio.to_thread(folder.waiting)
-        if octets > self._quota:
+        listing = await asyncio.to_thread(folder.waiting)
+        if listing.over(self._quota):
             await self._trim(folder)
-        return total
+        return listing.total
 
     async def _trim(self, folder: Folder) -> None:
         """Let no more wait than an account may have. What a sensor still has is removed, for it comes again;
         what may be nowhere else is laid aside."""
         strays = await asyncio.to_thread(folder.discard_strays)
         self._metrics.drop_files.labels("quota").inc(strays)
-        for file in await asyncio.to_thread(lambda: list(folder.excess(self._quota))):
+        excess = await asyncio.to_thread(lambda: list(islice(folder.excess(self._quota), TRIMMED_FILES)))
+        for file in excess:
             sentence = (
-                f"more than the {self._quota} octets wait that an account may have here;"
-                " a sensor puts it there again, others must"
+                f"more than the {self._quota} octets wait that an account may have here, or than"
+                f" {MAX_ENTRIES} files; a sensor puts it there again, others must"
             )
             if file.numbered is not None or file.name.startswith("."):
                 await self._remove(folder, file)
@@ -157,6 +167,9 @@ class TakeIn:
             writer = StreamWriter(self._link, place, source.source)
             await writer.open(source.channels)
             self._writers[source.source, stream] = writer
+            before = [key for key in self._writers if key[0] == source.source]
+            for key in before[:-STREAMS_KEPT]:
+                del self._writers[key]
         return writer
 
     async def _numbered(
@@ -164,6 +177,9 @@ class TakeIn:
     ) -> Refusal | None:
         """Store a sensor's container. What is stored is removed only after its position is recorded."""
         data = await asyncio.to_thread(folder.read, file)
+        grown = oversize(file, len(data))
+        if grown is not None:
+            return grown
         if not whole(data, compressed=True):
             return Refusal("torn", "it is no zstd frame")
         digest = hashlib.sha256(data).hexdigest()
@@ -185,6 +201,9 @@ class TakeIn:
     async def _named(self, source: Sensor | Upload, folder: Folder, file: Waiting) -> Refusal | None:
         """Store a file of others, which may hold several containers."""
         data = await asyncio.to_thread(folder.read, file)
+        grown = oversize(file, len(data))
+        if grown is not None:
+            return grown
         if not whole(data, compressed=False):
             if file.age < TORN_AFTER:
                 return (
