@@ -6,5 +6,5 @@ shift 4
 ssh-keygen -Y check-novalidate -n sie-onboarding -s "$bundle.tar.gz.sig" < "$bundle.tar.gz" | grep --fixed-strings "$signer"
 tar --extract --gzip --file "$bundle.tar.gz"
 ansible-galaxy collection install --offline -p collections "$bundle"/sie_europe-passive_dns-*.tar.gz
-ANSIBLE_COLLECTIONS_PATH=collections ansible-playbook "sie_europe.passive_dns.$playbook" \
+ANSIBLE_CONFIG="$bundle/ansible.cfg" ANSIBLE_COLLECTIONS_PATH=collections ansible-playbook "sie_europe.passive_dns.$playbook" \
     -i inventory.yml -e "@$participant-tokens.vault.yml" --vault-password-file passphrase "$@"
