@@ -379,6 +379,23 @@ async def test_a_revoked_key_is_refused_whatever_certificate_it_has(
     assert await other.session() == "everything acknowledged"
 
 
+async def test_all_that_was_issued_until_a_moment_is_refused_whatever_its_key(
+    ingest: Ingest, sensor: Sensor, hub: Hub, pki: Pki, held: Held
+) -> None:
+    """Who stole a key may have renewed its certificate for a key of his own, which nobody can name."""
+    session = await idle(sensor)
+    moment = pki.now.isoformat()
+    hub.register("isp_a", {"ns1": {"channels": [202], "source": 7, "revoked_before": moment}})
+    ingest.review()
+    sentence = f"the certificate {held.serial} of isp_a/ns1 is revoked; enrol again"
+    assert sentence in await session
+    of_thief = pki.sensor()
+    assert (await refused(Sensor(hub.url, pki.client_context(of_thief))))[0] == 403
+    assert ingest.outcomes("sessions_ended") == {"refused_certificate_revoked": 1}
+    later = Sensor(hub.url, pki.client_context(pki.sensor(at=pki.now + timedelta(seconds=1))), numbered(30))
+    assert await later.session() == "everything acknowledged"
+
+
 async def test_an_expired_certificate_is_refused_with_since_when(ingest: Ingest, hub: Hub, pki: Pki) -> None:
     old = pki.sensor(at=pki.now - timedelta(days=40), days=30)
     status, sentence = await refused(Sensor(hub.url, pki.client_context(old)))

@@ -4,7 +4,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable
-from datetime import date
+from datetime import date, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -134,6 +134,17 @@ def test_one_certificate_can_be_taken_back_alone(isp_a: Run, directory: Path) ->
     assert (sensor.revoked, set(sensor.revoked_serials)) == (None, {"3f"})
 
 
+def test_all_that_was_issued_until_now_can_be_taken_back(isp_a: Run, directory: Path) -> None:
+    isp_a("sensor", "set", "isp_a", "ns1", "--channel", "202")
+    done = isp_a("sensor", "revoke", "isp_a", "ns1", "--reason", "disk lost", "--all")
+    sensor = Registry(directory).sensor("isp_a", "ns1")
+    assert sensor is not None
+    assert sensor.revoked_before is not None
+    assert (sensor.revoked, sensor.revoked_before) == (None, datetime.fromisoformat(done["revoked_before"]))
+    assert sensor.is_taken_back(sensor.revoked_before)
+    assert not sensor.is_taken_back(sensor.revoked_before + timedelta(seconds=1))
+
+
 def test_one_key_can_be_taken_back_alone(isp_a: Run, directory: Path) -> None:
     isp_a("sensor", "set", "isp_a", "ns1", "--channel", "202")
     revoke = ("sensor", "revoke", "isp_a", "ns1", "--reason", "key stolen", "--key", FINGERPRINT)
@@ -213,6 +224,7 @@ def test_show_tells_everything_but_the_hashes_of_readers_keys(isp_a: Run) -> Non
             "revoked": None,
             "revoked_serials": [],
             "revoked_keys": [],
+            "revoked_before": None,
         }
     }
     assert [set(key) for key in shown["readers"]["analyst"]["keys"]] == [{"id", "created"}]

@@ -389,6 +389,32 @@ def test_a_revoked_key_neither_renews_nor_is_renewed_to(hub: Enrol, which: str) 
     assert f"the key {revoked} is revoked" in sentence
 
 
+def test_what_was_issued_until_a_moment_neither_renews_nor_enrols(hub: Enrol) -> None:
+    """Whoever stole a key may have renewed its certificate for one of his own, and hold the token too."""
+    token, key = hub.token("ns19"), new_key()
+    request = identity.make_request(key, Identity(EXCHANGE, "isp_a", "ns19"))
+    certificate = hub.enrol("ns19", token, request)
+    of_thief = renewed(hub, hub.pki.sensor(sensor="ns19"), new_key(), "isp_a/ns19")
+    command = ("registry", "sensor", "revoke", "isp_a", "ns19", "--reason", "stolen", "--all")
+    done = hub.run(*command, "--config", str(hub.config))
+    assert done.returncode == 0, done.stderr
+    deadline = datetime.now(UTC) + timedelta(seconds=10)
+    status, sentence = 200, ""
+    another = new_key()
+    while status == 200 and datetime.now(UTC) < deadline:
+        hub.pause(0.2)
+        status, body = renew(hub, of_thief, another, "isp_a/ns19")
+        sentence = body.decode()
+    assert (status, "is revoked" in sentence) == (403, True)
+    assert hub.refused("ns19", token, request) == (
+        403,
+        "this token is revoked: ask the exchange's operator for a new one",
+    )
+    hub.pause(1.0)  # times are kept to the second
+    fresh = hub.enrol("ns19", hub.token("ns19"), request)
+    assert fresh.serial_number != certificate.serial_number
+
+
 def test_renewals_without_end_are_not_given(hub: Enrol) -> None:
     old, key = hub.pki.sensor(sensor="ns8"), new_key()
     for _ in range(MAX_ISSUED):

@@ -137,6 +137,11 @@ class PeerIdentity:
     fingerprint: str
     """Of the public key: see `fingerprint`."""
 
+    @property
+    def issued_at(self) -> datetime:
+        """When the certificate was issued, by the issuer's clock: they are dated back."""
+        return self.not_before + timedelta(seconds=limits.CLOCK_SKEW)
+
 
 # --- keys ------------------------------------------------------------------------------------------------
 

@@ -144,6 +144,12 @@ FILE: Final = Table(
                 *_REVOCATION_SETTINGS,
                 Setting("revoked_serials", ListOf(SERIAL_HEX), default=[], help="certificates taken back"),
                 Setting("revoked_keys", ListOf(FINGERPRINT), default=[], help="keys taken back"),
+                Setting(
+                    "revoked_before",
+                    Instant(),
+                    default=None,
+                    help="every certificate and token that was issued to it until then is taken back",
+                ),
             ),
             most=1000,
         ),
@@ -234,6 +240,12 @@ class Sensor:
     revoked_serials: frozenset[str]
     revoked_keys: frozenset[str]
     """Their fingerprints: every certificate for them, whatever its serial number, is taken back."""
+    revoked_before: datetime | None = None
+    """Every certificate and token that was issued to it until then is taken back."""
+
+    def is_taken_back(self, issued_at: datetime) -> bool:
+        """Whether what was issued to it at this time is taken back with all the rest."""
+        return self.revoked_before is not None and issued_at <= self.revoked_before
 
 
 @dataclass(frozen=True, slots=True)
@@ -349,6 +361,7 @@ def read_participant(path: Path) -> Participant:
                     _revocation(item),
                     frozenset(serial.lstrip("0") for serial in item["revoked_serials"]),
                     frozenset(item["revoked_keys"]),
+                    item["revoked_before"],
                 )
                 for sensor, item in config["sensors"].items()
             }

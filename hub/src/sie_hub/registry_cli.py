@@ -76,6 +76,12 @@ def configure(_command: str, parser: argparse.ArgumentParser) -> None:
         metavar="FINGERPRINT",
         help="take this key back, and with it every certificate for it; the sensor may enrol with another",
     )
+    verb.add_argument(
+        "--all",
+        action="store_true",
+        help="take back every certificate and token that was issued to it until now, whoever has them; the "
+        "sensor may enrol with a new token",
+    )
 
     verbs = _verbs(topics, "upload", "programs of others, which show an API key")
     _source_verbs(verbs, "uploads", "upload")
@@ -161,12 +167,14 @@ def _revoke(editor: RegistryEditor, arguments: argparse.Namespace) -> Answer:
         arguments.reason,
         getattr(arguments, "serial", None),
         getattr(arguments, "key", None),
+        everything=getattr(arguments, "all", False),
     )
     return {
         "changed": changed,
         "revoked": entry.get("revoked"),
         "revoked_serials": entry.get("revoked_serials", []),
         "revoked_keys": entry.get("revoked_keys", []),
+        "revoked_before": entry.get("revoked_before"),
     }
 
 
@@ -295,6 +303,7 @@ def _participant(participant: Participant) -> Answer:
                 **_source(sensor),
                 "revoked_serials": sorted(sensor.revoked_serials),
                 "revoked_keys": sorted(sensor.revoked_keys),
+                "revoked_before": sensor.revoked_before and sensor.revoked_before.isoformat(),
             }
             for sensor in participant.sensors.values()
         },

@@ -133,16 +133,20 @@ class RegistryEditor:
         reason: str,
         serial: str | None = None,
         key: str | None = None,
+        everything: bool = False,
     ) -> tuple[bool, Document]:
         """Take a sensor or an upload back, or with `serial` one certificate of a sensor only, or with `key`
-        (a fingerprint) every certificate for that key.
+        (a fingerprint) every certificate for that key, or with `everything` each certificate and token that
+        was issued to it until now.
 
         What is revoked already keeps its time and reason. Returns whether anything changed, and its entry.
         """
 
         def change(document: Document) -> None:
             entry = _entry(document, section, name)
-            if serial is not None or key is not None:
+            if everything:
+                entry["revoked_before"] = _instant(self._now)
+            elif serial is not None or key is not None:
                 for field, value in (("revoked_serials", serial), ("revoked_keys", key)):
                     if value is not None and value not in entry.setdefault(field, []):
                         entry[field].append(value)

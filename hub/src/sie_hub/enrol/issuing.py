@@ -12,8 +12,8 @@ from sie_core import identity
 from sie_core.errors import IdentityRefused, Refusal, RequestRefused
 from sie_core.identity import Identity, PrivateKey, PublicKey, Random
 from sie_hub.enrol.renewals import RenewalRefused, RenewalStore, RenewedByOther
-from sie_hub.enrol.tokens import OtherKey, TokenRefused, TokenStore
-from sie_hub.registry import Registry
+from sie_hub.enrol.tokens import OtherKey, Token, TokenRefused, TokenStore
+from sie_hub.registry import Registry, Sensor
 
 _CERTIFICATE: Final = {refusal: f"certificate_{refusal.value}" for refusal in Refusal}
 
@@ -125,7 +125,8 @@ class Enroller:
             key = identity.key_from_request(request)
             # Whoever has the key of a revoked certificate may have the token too, so that token is spent.
             fingerprint = identity.fingerprint(key)
-            self._check_registry(wanted, [one.serial for one in known.issued], {fingerprint}, now)
+            sensor = self._sensor_of(wanted, [one.serial for one in known.issued], {fingerprint}, now)
+            _check_token(known, sensor)
             used, certificate = self._tokens.redeem(
                 *who, token, fingerprint, now=now, issue=lambda: self._issue(key, wanted, now)
             )
@@ -153,7 +154,7 @@ class Enroller:
         except TokenRefused as refused:
             raise EnrolmentRefused(refused.reason, str(refused)) from None
         keys = set() if known.bound_key is None else {known.bound_key}
-        self._check_registry(wanted, [one.serial for one in known.issued], keys, now)
+        _check_token(known, self._sensor_of(wanted, [one.serial for one in known.issued], keys, now))
         return wanted
 
     def renew(self, shown: bytes | None, request: bytes) -> Enrolled:
@@ -175,7 +176,9 @@ class Enroller:
             wanted = Identity(peer.exchange, peer.participant, peer.sensor)
             fingerprint = identity.fingerprint(key)
             keys = {fingerprint, peer.fingerprint}
-            self._check_registry(wanted, self._renewals.lineage(peer.serial), keys, now)
+            sensor = self._sensor_of(wanted, self._renewals.lineage(peer.serial), keys, now)
+            if sensor.is_taken_back(peer.issued_at):
+                raise _certificate_revoked()
             used, certificate = self._renewals.redeem(
                 peer, fingerprint, now=now, issue=lambda: self._issue(key, wanted, now)
             )
@@ -218,9 +221,11 @@ class Enroller:
                 "no_credentials", "the user name must be PARTICIPANT/SENSOR, the password the token"
             ) from None
 
-    def _check_registry(
+    def _sensor_of(
         self, wanted: Identity, serials: Collection[str], keys: Collection[str], now: datetime
-    ) -> None:
+    ) -> Sensor:
+        """The sensor, which may have a certificate for these keys and on these certificates. Raises
+        EnrolmentRefused."""
         sensor = self._registry.sensor(wanted.participant, wanted.sensor)
         if sensor is None:
             raise EnrolmentRefused(
@@ -232,12 +237,24 @@ class Enroller:
         if agreement is not None:
             raise EnrolmentRefused("agreement", f"{wanted} cannot enrol: {agreement}")
         if not sensor.revoked_serials.isdisjoint(serials):
-            raise EnrolmentRefused(
-                "revoked_certificate",
-                "a certificate that was issued on this token, or that was renewed to this one, is revoked:"
-                " ask the exchange's operator for a new token",
-            )
+            raise _certificate_revoked()
         for key in sensor.revoked_keys.intersection(keys):
             raise EnrolmentRefused(
                 "revoked_key", f"the key {key} is revoked: make another one and enrol with it"
             )
+        return sensor
+
+
+def _check_token(token: Token, sensor: Sensor) -> None:
+    if sensor.is_taken_back(token.created):
+        raise EnrolmentRefused(
+            "revoked_token", "this token is revoked: ask the exchange's operator for a new one"
+        )
+
+
+def _certificate_revoked() -> EnrolmentRefused:
+    return EnrolmentRefused(
+        "revoked_certificate",
+        "a certificate that was issued on this token, or that was renewed to this one, is revoked:"
+        " ask the exchange's operator for a new token",
+    )

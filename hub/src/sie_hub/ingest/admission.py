@@ -52,7 +52,7 @@ def admit_sensor(peer: PeerIdentity, registry: Registry, now: datetime) -> Admit
     if sensor is None:
         raise Refused("unknown_sensor", FORBIDDEN, f"{who} is not in the registry of {peer.exchange}")
     check_standing(sensor, who, now)
-    if peer.serial in sensor.revoked_serials:
+    if peer.serial in sensor.revoked_serials or sensor.is_taken_back(peer.issued_at):
         raise Refused(
             "certificate_revoked",
             FORBIDDEN,
