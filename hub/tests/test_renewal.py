@@ -18,8 +18,8 @@ from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from sie_core import identity
-from sie_core.identity import Identity, KeyKind, PrivateKey
-from sie_hub.enrol.renewals import RenewalStore
+from sie_core.identity import Identity, KeyKind, PeerIdentity, PrivateKey
+from sie_hub.enrol.renewals import MAX_RENEWALS, PERIOD, RenewalRefused, RenewalStore
 from sie_hub.enrol.state import MAX_ISSUED
 
 from .broker import free_port
@@ -433,6 +433,25 @@ def test_renewals_are_listed(hub: Enrol) -> None:
     table = hub.run("renewal", "list", "--config", str(hub.config)).stdout
     assert old.serial in table
     assert renewal["bound_key"] in table
+
+
+def test_a_sensor_renews_no_chain_without_end(tmp_path: Path, pki: Pki) -> None:
+    store = RenewalStore(tmp_path / "state", GRACE)
+    [certificate] = identity.certificates_from_pem(pki.sensor().certificate.read_bytes())
+    now = datetime.now(UTC)
+
+    def renew_as(sensor: str, number: int, at: datetime) -> None:
+        peer = PeerIdentity(EXCHANGE, "isp_a", sensor, f"{number + 1:x}", at, at + GRACE, "SHA256:one")
+        store.redeem(peer, "SHA256:two", now=at, issue=lambda: certificate)
+
+    for number in range(MAX_RENEWALS):
+        renew_as("ns1", number, now)
+    with pytest.raises(RenewalRefused, match="100 certificates within 30 days") as refused:
+        renew_as("ns1", MAX_RENEWALS, now)
+    assert refused.value.reason == "used_up"
+    renew_as("ns1", 0, now)  # an answer that was lost is given again
+    renew_as("ns2", MAX_RENEWALS + 1, now)
+    renew_as("ns1", MAX_RENEWALS, now + PERIOD)
 
 
 def test_a_renewal_is_forgotten_once_nothing_of_it_can_be_renewed(tmp_path: Path, pki: Pki) -> None:

@@ -11,13 +11,19 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from cryptography import x509
 
 from sie_core.errors import SieError
 from sie_core.identity import PeerIdentity, serial_text
 from sie_hub.enrol.state import MAX_ISSUED, Issued, Records, issued_from, time_from
+
+PERIOD: Final = timedelta(days=30)
+MAX_RENEWALS: Final = 100
+"""Certificates that a sensor may renew in each PERIOD, where one or two are needed and a few more by hand.
+Each can be renewed at once again, and every renewal is kept for some 60 days with all that it descends from:
+200 records of 7 KiB at most, which a loop on one sensor's host could otherwise make without end."""
 
 
 class RenewalRefused(SieError):
@@ -124,6 +130,12 @@ class RenewalStore:
                     f"this certificate has been renewed {MAX_ISSUED} times already: ask the exchange's"
                     " operator for a new token",
                 )
+            if known is None and self._lately(peer, now) >= MAX_RENEWALS:
+                raise RenewalRefused(
+                    "used_up",
+                    f"this sensor has renewed {MAX_RENEWALS} certificates within {PERIOD.days} days already:"
+                    " wait, and let the exchange's operator look into it",
+                )
             certificate = issue()
             renewal = known or Renewal(
                 peer.serial,
@@ -144,6 +156,14 @@ class RenewalStore:
             if any(one.serial == serial for one in renewal.issued):
                 return (*renewal.ancestors, renewal.serial)
         return ()
+
+    def _lately(self, peer: PeerIdentity, now: datetime) -> int:
+        """How many certificates a sensor has renewed within the last PERIOD."""
+        who = (peer.participant, peer.sensor)
+        return sum(
+            (renewal.participant, renewal.sensor) == who and renewal.bound_at > now - PERIOD
+            for renewal in self._all()
+        )
 
     def _forget(self, now: datetime) -> None:
         for renewal in list(self._all()):
