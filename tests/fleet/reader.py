@@ -9,9 +9,11 @@ import urllib.request
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 POLL = 0.25  # seconds between two questions while an answer is awaited
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -51,6 +53,14 @@ class Reader:
             assert row["count"] > 0, f"a row with count {row['count']}: {row}"
             total[row["rrname"].rstrip(".")] += row["count"]
         return total
+
+
+def await_equal(left: Callable[[], T], right: T, seconds: float, what: str) -> None:
+    """Polls until something is as expected. AssertionError shows both when that does not come."""
+    start = time.monotonic()
+    while (found := left()) != right:
+        assert time.monotonic() - start < seconds, f"{what}: {found}, not {right} within {seconds} s"
+        time.sleep(POLL)
 
 
 def await_true(condition: Callable[[], bool], seconds: float, what: str) -> float:

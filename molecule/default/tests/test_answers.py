@@ -7,7 +7,7 @@ import pytest
 from sie_lab import querylog, traffic
 from sie_lab.topology import Lab
 
-from tests.fleet.reader import Reader, await_true
+from tests.fleet.reader import Reader, await_equal, await_true
 
 ANSWERED_WITHIN = 10.0  # seconds from a look-up to its answer
 PARTICIPANTS = ("isp_a", "uni_b")
@@ -73,4 +73,4 @@ def test_counts_are_what_the_name_server_logged(lab: Lab, reader: Reader, who: s
     }
 
     assert all(count >= 3 for count in logged.values()), logged
-    await_true(lambda: reader.counts(zone) == logged, ANSWERED_WITHIN, f"counts below {zone}")
+    await_equal(lambda: reader.counts(zone), logged, ANSWERED_WITHIN, f"counts below {zone}")
