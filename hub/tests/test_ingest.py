@@ -18,6 +18,7 @@ from prometheus_client import CollectorRegistry
 from sie_core.identity import fingerprint, public_key_of
 from sie_core.limits import MAX_PAYLOAD
 from sie_core.sielink_pb2 import ACCOUNTING_RECORD, DATA_MESSAGE, NMSG_CONTAINER, TOPOLOGY_MESSAGE, Message
+from sie_hub.ingest import store
 from sie_hub.ingest.ledger import Ledger, Lost
 from sie_hub.ingest.metrics import CONNECTIONS, CONTAINERS, ENDINGS, Metrics
 from sie_hub.ingest.server import Server
@@ -216,6 +217,21 @@ async def test_a_copy_of_a_sensor_is_noticed_by_the_container_at_the_position(
     assert ingest.outcomes("sessions_ended") == {"peer_gone": 1, "conflict": 1}
     assert copy.acknowledged == 0
     assert len(await stored(broker)) == 20
+
+
+async def test_a_sensor_begins_so_many_streams_in_a_day_and_goes_on_with_those(
+    ingest: Ingest, sensor: Sensor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(store, "MAX_STREAMS", 2)
+    for stream in (1, 2):
+        sensor.stream = stream
+        assert await sensor.session() == "everything acknowledged"
+    sensor.stream = 3
+    assert "isp_a/ns1 has begun 2 streams within a day" in await sensor.session()
+    sensor.stream, sensor.containers = 2, [*sensor.containers, b"one more"]
+    assert await sensor.session() == "everything acknowledged"
+    await ingest.settled()
+    assert ingest.outcomes("sessions_ended") == {"peer_gone": 3, "streams": 1}
 
 
 async def test_an_upload_of_version_1_is_taken_without_acknowledgement(

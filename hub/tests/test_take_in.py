@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from prometheus_client import CollectorRegistry
 
-from sie_hub.ingest import drop
+from sie_hub.ingest import drop, store
 from sie_hub.ingest.drop import Waiting, whole
 from sie_hub.ingest.ledger import Ledger
 from sie_hub.ingest.metrics import DROP, Metrics
@@ -416,6 +416,19 @@ async def test_an_account_holds_little_in_memory_however_many_streams_it_names(p
     await place.take_in.round()
     assert place.outcomes == {"stored": STREAMS_KEPT + 3}
     assert len(place.take_in._writers) == STREAMS_KEPT
+
+
+async def test_files_of_more_streams_than_a_sensor_may_begin_wait(
+    place: Drop, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(store, "MAX_STREAMS", 2)
+    paths = [place.channel() / f"{stream:016x}.{1:020}.{3:08}.nmsg.zst" for stream in (1, 2, 3)]
+    for path in paths:
+        path.write_bytes(drop.ZSTD_MAGIC + b"container")
+    await place.take_in.round()
+    assert place.outcomes == {"stored": 2}
+    assert paths[2].exists()
+    assert "isp_a/ns1 has begun 2 streams within a day" in said(caplog)
 
 
 async def test_whoever_sends_can_read_what_was_not_taken(place: Drop) -> None:

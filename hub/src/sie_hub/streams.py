@@ -90,6 +90,11 @@ class Source:
         """The subject of what is kept for the ledger of the sensor or upload, over all its streams."""
         return f"$KV.LEDGER.{self.participant}.{self.sensor}"
 
+    @property
+    def raw_subjects_of_sensor(self) -> str:
+        """The subjects of the containers of all its sensor's streams."""
+        return f"raw.*.{self.participant}.{self.sensor}.*"
+
     def raw_subject(self, channel: int) -> str:
         """The subject of its containers for a channel."""
         return f"raw.{channel}.{self.participant}.{self.sensor}.{self.stream}"

@@ -64,6 +64,7 @@ ENDINGS: Final = (
     "channel",
     "conflict",
     "storage",
+    "streams",
     "superseded",
     "stopping",
     "failed",

@@ -31,7 +31,7 @@ from sie_hub.ingest.admission import Admitted
 from sie_hub.ingest.budget import Budget
 from sie_hub.ingest.ledger import Ledger
 from sie_hub.ingest.metrics import HOPS, KEY_DIGITS, REPORTED, Metrics
-from sie_hub.ingest.store import Arrival, Fate, StreamWriter, Unstorable, UploadWriter
+from sie_hub.ingest.store import Arrival, Fate, StreamWriter, TooManyStreams, Unstorable, UploadWriter
 from sie_hub.nats_link import Link
 from sie_hub.streams import MAX_MESSAGE, Source, stream_name
 
@@ -330,7 +330,10 @@ class Session:
         source = Source(self.admitted.participant, self.admitted.name, stream_name(hello.stream))
         writer = StreamWriter(self._link, source, self.admitted.source)
         try:
-            position = await writer.open(self.admitted.channels)
+            position = await writer.begin(self.admitted.channels)
+        except TooManyStreams as refused:
+            self.end("streams", str(refused))
+            return
         except Unstorable as failure:
             self.end("storage", str(failure))
             return

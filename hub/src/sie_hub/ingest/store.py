@@ -45,8 +45,17 @@ KNOWN_DIGESTS: Final = 1024
 """How many of a stream's last containers are remembered: 32 windows of 32, some 200 KiB a session."""
 
 
+MAX_STREAMS: Final = 64
+"""Streams that a sensor may begin in a day, which is how long RAW knows them. It needs one, and another when
+its spool begins anew. Each is a position that is kept for ever and looked at whenever ingest starts."""
+
+
 class Unstorable(Exception):
     """A container could not be stored in time. The sensor keeps it."""
+
+
+class TooManyStreams(Unstorable):
+    """A sensor begins one more stream than it may."""
 
 
 class Fate(Enum):
@@ -107,6 +116,24 @@ class StreamWriter:
             for channel in sorted(channels):
                 await self._load_channel(channel)
         return self.position
+
+    async def begin(self, channels: frozenset[int]) -> int:
+        """As `open`, for a stream that a sensor names. Raises `TooManyStreams` for one that is new here if
+        the sensor has begun too many."""
+        position = await self.open(channels)
+        if position:
+            return position
+        async with _in_time(self._link, "the sensor's streams could not be read"):
+            subjects = await self._link.persist(
+                lambda: self._link.subjects(RAW, self._source.raw_subjects_of_sensor)
+            )
+        begun = {subject.rpartition(".")[2] for subject in subjects}
+        if len(begun) >= MAX_STREAMS:
+            who = f"{self._source.participant}/{self._source.sensor}"
+            raise TooManyStreams(
+                f"{who} has begun {len(begun)} streams within a day: why does its spool not last?"
+            )
+        return position
 
     @property
     def digest(self) -> bytes | None:

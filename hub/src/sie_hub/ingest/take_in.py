@@ -165,7 +165,7 @@ class TakeIn:
         if writer is None:
             place = Source(source.participant, source.name, drop_stream_name(stream))
             writer = StreamWriter(self._link, place, source.source)
-            await writer.open(source.channels)
+            await writer.begin(source.channels)
             self._writers[source.source, stream] = writer
             before = [key for key in self._writers if key[0] == source.source]
             for key in before[:-STREAMS_KEPT]:
