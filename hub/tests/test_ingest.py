@@ -18,6 +18,8 @@ from prometheus_client import CollectorRegistry
 from sie_core.identity import fingerprint, public_key_of
 from sie_core.limits import MAX_PAYLOAD
 from sie_core.sielink_pb2 import ACCOUNTING_RECORD, DATA_MESSAGE, NMSG_CONTAINER, TOPOLOGY_MESSAGE, Message
+from sie_core.trampoline import Acknowledged, AlertLevel, Event, Trampoline
+from sie_hub import log
 from sie_hub.ingest import store
 from sie_hub.ingest.ledger import Ledger, Lost
 from sie_hub.ingest.metrics import CONNECTIONS, CONTAINERS, ENDINGS, Metrics
@@ -724,6 +726,25 @@ async def test_an_accounting_record_that_is_none_is_a_violation(
         await websocket.send_bytes(message.SerializeToString())
         await ingest.settled()
     assert ingest.outcomes("sessions_ended") == {"violation": 1}
+
+
+class Grumbler(Sensor):
+    """A sensor that reports ever again."""
+
+    def _on(self, event: Event, trampoline: Trampoline) -> None:
+        super()._on(event, trampoline)
+        if isinstance(event, Acknowledged):
+            for _ in range(300):
+                trampoline.alert(AlertLevel.WARNING, "something is not well")
+
+
+async def test_a_peer_that_reports_without_end_does_not_fill_the_log(
+    ingest: Ingest, hub: Hub, pki: Pki, held: Held, caplog: pytest.LogCaptureFixture
+) -> None:
+    grumbler = Grumbler(hub.url, pki.client_context(held), numbered(1))
+    assert await grumbler.session() == "everything acknowledged"
+    reports = [record for record in caplog.records if record.getMessage() == "the peer reported"]
+    assert len(reports) == log.BURST
 
 
 async def test_all_sessions_together_wait_within_a_budget(

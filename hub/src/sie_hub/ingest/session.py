@@ -106,6 +106,7 @@ class Session:
         self._unrecorded = asyncio.Event()
         self._wake = asyncio.Event()
         self._peer_finished = False
+        self._alerts = log.Limited(_log, f"alerts of the peer of session {number}")
 
     async def run(self, after: "Session | None", cut: Callable[[], None]) -> None:
         """Serve the session to its end.
@@ -308,8 +309,7 @@ class Session:
                     self.outcome = self.outcome or "conflict"
                 if level is AlertLevel.FATAL_ERROR:
                     self.outcome = self.outcome or "peer_reported"
-                log.event(
-                    _log,
+                self._alerts.event(
                     logging.WARNING,
                     "the peer reported",
                     session=self.number,
