@@ -7,7 +7,7 @@ import ssl
 import struct
 import time
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from datetime import timedelta
 
 import aiohttp
@@ -23,7 +23,7 @@ from sie_hub import log
 from sie_hub.ingest import store
 from sie_hub.ingest.ledger import Ledger, Lost
 from sie_hub.ingest.metrics import CONNECTIONS, CONTAINERS, ENDINGS, Metrics
-from sie_hub.ingest.server import Server
+from sie_hub.ingest.server import LARGEST_OF_UPLOAD, MAX_SESSIONS, Server
 from sie_hub.nats_link import Link
 from sie_hub.registry import Registry, sha256_hex
 from sie_hub.streams import HEADER_SEQUENCE, HEADER_SOURCE, MAX_MESSAGE, POSITION
@@ -726,6 +726,33 @@ async def test_an_accounting_record_that_is_none_is_a_violation(
         await websocket.send_bytes(message.SerializeToString())
         await ingest.settled()
     assert ingest.outcomes("sessions_ended") == {"violation": 1}
+
+
+async def test_an_upload_has_so_many_sessions_and_no_more(ingest: Ingest, hub: Hub, pki: Pki) -> None:
+    hub.register("isp_a", {}, uploads=UPLOADS)
+    ingest.review()
+    async with AsyncExitStack() as stack:
+        for _ in range(MAX_SESSIONS):
+            await stack.enter_async_context(upload(hub, pki))
+        with pytest.raises(aiohttp.WSServerHandshakeError) as refused:
+            await stack.enter_async_context(upload(hub, pki))
+        assert refused.value.status == 429
+    await ingest.settled()
+    async with upload(hub, pki) as websocket:
+        assert (await websocket.receive(timeout=5)).type is aiohttp.WSMsgType.BINARY
+    assert ingest.outcomes("connections") == {"accepted": MAX_SESSIONS + 1, "refused_sessions": 1}
+
+
+async def test_a_message_of_version_1_is_read_to_what_can_be_stored(
+    ingest: Ingest, hub: Hub, pki: Pki
+) -> None:
+    hub.register("isp_a", {}, uploads=UPLOADS)
+    ingest.review()
+    async with upload(hub, pki) as websocket:
+        with suppress(ConnectionError):  # it is cut off while it still sends
+            await websocket.send_bytes(legacy_payload(bytes(LARGEST_OF_UPLOAD)))
+        await until(lambda: ingest.outcomes("sessions_ended") == {"too_large": 1})
+    assert ingest.outcomes("containers") == {}
 
 
 class Grumbler(Sensor):

@@ -10,6 +10,7 @@ from sie_hub.registry import Registry, Sensor, Upload, sha256_hex
 
 UNAUTHORIZED: Final = 401
 FORBIDDEN: Final = 403
+TOO_MANY: Final = 429
 
 
 class Refused(Exception):

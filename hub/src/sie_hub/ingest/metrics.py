@@ -27,6 +27,7 @@ REFUSALS: Final = (
     "certificate_revoked",
     "key_revoked",
     "agreement",
+    "sessions",
 )
 
 CONNECTIONS: Final = (

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from datetime import UTC, datetime
@@ -13,7 +14,7 @@ from cryptography import x509
 
 from sie_core.errors import IdentityError, IdentityRefused
 from sie_core.identity import certificates_from_pem, check_peer
-from sie_core.limits import MAX_DATA_MESSAGE
+from sie_core.limits import MAX_CONTROL, MAX_DATA_MESSAGE
 from sie_core.settings import Config, ConfigError, ListenAddress
 from sie_hub import log
 from sie_hub.config import credential
@@ -21,6 +22,7 @@ from sie_hub.connections import IDLE_TIMEOUT, noting_requests
 from sie_hub.garbage import counted_garbage
 from sie_hub.ingest.admission import (
     FORBIDDEN,
+    TOO_MANY,
     UNAUTHORIZED,
     Admitted,
     Refused,
@@ -35,12 +37,21 @@ from sie_hub.ingest.probe_door import ProbeDoor
 from sie_hub.ingest.session import CLOSE_TIMEOUT, Session
 from sie_hub.nats_link import Link
 from sie_hub.registry import Registry
+from sie_hub.streams import MAX_MESSAGE
 from sie_hub.tls import TlsSite, server_context
 from sie_hub.unit import UnitFailed
 
 REVIEW_INTERVAL: Final = 1.0  # seconds between two looks at whether live sessions may stay
 ALL_WAITING_OCTETS: Final = 256 << 20
 """Containers that wait to be stored in all sessions together: of 500 sensors, one of 512 KiB each."""
+
+LARGEST_OF_UPLOAD: Final = MAX_MESSAGE + MAX_CONTROL
+"""What a message of version 1 is read to: a container that can be stored, and the fields around it."""
+
+MAX_SESSIONS: Final = 16
+"""Of one sensor or upload at a time, those included that are being closed: each may hold two messages in
+memory that are not counted as waiting, 256 MiB together. A sensor has one, a relay one for each of its
+outputs."""
 
 DRAIN_TIMEOUT: Final = 5.0  # seconds for live sessions to finish in order when ingest is stopped
 
@@ -70,6 +81,7 @@ class Server:
         )
         self._sessions: dict[int, Session] = {}
         self._newest: dict[tuple[str, str], Session] = {}  # of each identity of version 2
+        self._open_of: Counter[tuple[str, str]] = Counter()  # sessions of each sensor and upload
         self._opened = 0
         self._budget = Budget(ALL_WAITING_OCTETS)
         metrics.waiting.set_function(lambda: float(self._budget.taken))
@@ -138,6 +150,7 @@ class Server:
         """GET /session/{name}: a session, or a refusal with its reason."""
         try:
             admitted = self._admit(request)
+            self._check_room(admitted)
         except Refused as refused:
             return self._refuse(request, refused)
         websocket = web.WebSocketResponse(
@@ -148,15 +161,26 @@ class Server:
             answer = _answer(426, "this address speaks the trampoline protocol, over a WebSocket")
             answer.headers["Upgrade"] = "websocket"
             return answer
-        await websocket.prepare(request)
-        self._count("accepted")
-        await self._serve(admitted, websocket, request)
+        self._open_of[admitted.participant, admitted.name] += 1
+        try:
+            await websocket.prepare(request)
+            self._count("accepted")
+            await self._serve(admitted, websocket, request)
+        finally:
+            self._open_of -= Counter([(admitted.participant, admitted.name)])
         return websocket
+
+    def _check_room(self, admitted: Admitted) -> None:
+        """Refuse one session more than a sensor or upload may have."""
+        count = self._open_of[admitted.participant, admitted.name]
+        if count >= MAX_SESSIONS:
+            who = f"{admitted.participant}/{admitted.name}"
+            raise Refused("sessions", TOO_MANY, f"{who} has {count} sessions open already: close some first")
 
     def _largest(self, admitted: Admitted) -> int:
         """Octets from which on a message of a peer is not read any further, in however many frames."""
         if admitted.version == 1:
-            return self._max_frame
+            return min(self._max_frame, LARGEST_OF_UPLOAD)
         return min(self._max_frame, MAX_DATA_MESSAGE + 1)
 
     async def _probe(self, request: web.Request) -> web.StreamResponse:
