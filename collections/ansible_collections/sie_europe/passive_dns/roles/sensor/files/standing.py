@@ -1,7 +1,8 @@
 """Ask the hub whether it would grant a certificate for a token, without using the token up.
 
-Reads one JSON object from standard input: `url` (of enrolment), `ca` (PEM), `user` (PARTICIPANT/SENSOR) and `token`, so that the token is
-in no argument and no file. Prints one sentence if the answer is no, or if there is none; nothing if it is yes.
+Reads one JSON object from standard input: `url` (of enrolment), `ca` (PEM), `user` (PARTICIPANT/SENSOR), `token` and `proxy` (http://HOST:PORT,
+empty for the direct way), so that the token is in no argument and no file. Prints one sentence if the answer is no, or if there is none;
+nothing if it is yes.
 """
 
 import base64
@@ -16,13 +17,16 @@ MAX_SENTENCE = 500
 NO_CONTENT = 204
 
 
-def refusal(url, ca, user, token):
+def refusal(url, ca, user, token, proxy):
     """Why there would be no certificate; the empty string if there would be one. Redirections are not followed."""
     basic = base64.b64encode(("%s:%s" % (user, token)).encode()).decode()
     where = urlsplit(url)
+    way = urlsplit(proxy or url)
     hub = http.client.HTTPSConnection(
-        where.hostname, where.port, timeout=SECONDS, context=ssl.create_default_context(cadata=ca)
+        way.hostname, way.port, timeout=SECONDS, context=ssl.create_default_context(cadata=ca)
     )
+    if proxy:
+        hub.set_tunnel(where.hostname, where.port)  # TLS is with the hub itself: the proxy reads nothing
     try:
         hub.request("GET", "/.well-known/est/simpleenroll", headers={"Authorization": "Basic %s" % basic})
         answer = hub.getresponse()
