@@ -69,9 +69,9 @@ class Traffic:
         assert self._names > 0
 
     def asked(self) -> Counter[str]:
-        """How often the name server was asked for each name."""
+        """How often the server that holds each name was asked for it."""
         total: Counter[str] = Counter()
-        for (name, qtype, _resolver), count in querylog.counts(self.lab, self.since).items():
+        for (name, qtype, _resolver), count in querylog.asked_of_holder(self.lab, self.since).items():
             if name.rstrip(".").endswith(self.zone) and qtype == "A":
                 total[name.rstrip(".")] += count
         return total

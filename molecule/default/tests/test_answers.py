@@ -66,7 +66,7 @@ def test_counts_are_what_the_name_server_logged(lab: Lab, reader: Reader, who: s
     logged = {
         name: sum(
             count
-            for (asked, qtype, source), count in querylog.counts(lab, before).items()
+            for (asked, qtype, source), count in querylog.asked_of_holder(lab, before).items()
             if asked.rstrip(".") == name and qtype == "A" and source in resolver
         )
         for name in names

@@ -70,6 +70,30 @@ def counts(lab: Lab, since: int = 0, kind: str = "Q") -> Counter[tuple[str, str,
     return Counter((e.qname.lower(), e.qtype, e.resolver) for e in entries(lab, since) if e.kind == kind)
 
 
+def asked_of_holder(lab: Lab, since: int = 0) -> Counter[tuple[str, str, str]]:
+    """As `counts`, of the server alone that holds the name.
+
+    A resolver that does not know a zone yet asks the parent's server first, with the whole name, and gets a
+    referral, in which the name has no record.
+    """
+    return Counter(
+        (e.qname.lower(), e.qtype, e.resolver)
+        for e in entries(lab, since)
+        if e.kind == "Q" and e.server == _holder(e.qname.lower())
+    )
+
+
+def _holder(name: str) -> str:
+    """The server with the longest zone that the name is in."""
+    _, server = max(
+        (len(zone), server)
+        for server, zones in ZONES.items()
+        for zone in zones
+        if zone == "." or f".{name}".endswith(f".{zone}")
+    )
+    return server
+
+
 def settle(lab: Lab) -> None:
     """Return once the log holds what the name servers have counted; LabError if it does not come to that.
 
