@@ -208,9 +208,16 @@ async def test_a_key_that_is_not_entered_is_refused_with_what_to_do(
     server = Server(tmp_path / "sshd", drop, ACCOUNT, [], rsync=False)
     server.start()
     config = agent_config(tmp_path / "agent", server, pki.ca_held.certificate)
+    not_taken = "operator what `sie-agent identity ssh-key` prints"
+    another = f"[127.0.0.1]:{server.port} {key(tmp_path / 'another')}"
+    shown = server.known_hosts.read_text()
     for known_hosts, words in (
-        (server.known_hosts.read_text(), "operator what `sie-agent identity ssh-key` prints"),
-        (f"[127.0.0.1]:{server.port} {key(tmp_path / 'another')}", "ask the hub's operator"),
+        (shown, not_taken),
+        # Two keys of one kind, while the hub changes its own: either is trusted.
+        (f"# of the hub\n\n{another}{shown}", not_taken),
+        (shown + another, not_taken),
+        (another, "ask the hub's operator"),
+        (another + shown.replace("[127.0.0.1]", "[127.0.0.2]"), "ask the hub's operator"),
         ("", "has no host key for 127.0.0.1"),
     ):
         server.known_hosts.write_text(known_hosts)

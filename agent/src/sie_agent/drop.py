@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple, cast
 
 import paramiko
+from paramiko.config import SSH_PORT
+from paramiko.hostkeys import HostKeyEntry, HostKeys, InvalidHostKey
 from paramiko.sftp import CMD_EXTENDED
 
 from sie_agent.config_kinds import DropAddress
@@ -125,18 +127,18 @@ class Drop:
             raise Refused(f"{known_hosts} cannot be used to check the hub: {wrong.strerror}") from None
         self.key, *others = keys
         try:
-            client.connect(
-                address.host,
-                address.port,
-                address.account,
-                pkey=_private(self.key),
-                timeout=OPEN_TIMEOUT,
-                banner_timeout=OPEN_TIMEOUT,
-                auth_timeout=OPEN_TIMEOUT,
-                channel_timeout=OPEN_TIMEOUT,
-                allow_agent=False,
-                look_for_keys=False,
-            )
+            try:
+                self._connect(address)
+            except paramiko.BadHostKeyException as other:
+                # Of the keys of one kind that are listed for a host, paramiko looks at the first alone; while
+                # the hub changes its own there are two.
+                name = address.host if address.port == SSH_PORT else f"[{address.host}]:{address.port}"
+                if not _lists(known_hosts, name, other.key):
+                    raise
+                client.close()
+                client.get_host_keys().clear()
+                client.get_host_keys().add(name, other.key.get_name(), other.key)
+                self._connect(address)
         except paramiko.BadHostKeyException as wrong:
             raise Refused(
                 f"the hub shows another host key (…{wrong.key.get_base64()[-16:]}) than {known_hosts} has "
@@ -161,6 +163,20 @@ class Drop:
             sftp.mkdir(self._channel)  # it is there already, but at a channel's beginning
         return sftp
 
+    def _connect(self, address: DropAddress) -> None:
+        self._client.connect(
+            address.host,
+            address.port,
+            address.account,
+            pkey=_private(self.key),
+            timeout=OPEN_TIMEOUT,
+            banner_timeout=OPEN_TIMEOUT,
+            auth_timeout=OPEN_TIMEOUT,
+            channel_timeout=OPEN_TIMEOUT,
+            allow_agent=False,
+            look_for_keys=False,
+        )
+
     def _authenticated(self, account: str, refused: SshKey, others: Sequence[SshKey]) -> SshKey:
         """The first of the other keys that the hub takes, on the connection that is open."""
         transport = self._client.get_transport()
@@ -177,6 +193,23 @@ class Drop:
             f"the hub does not take the SSH key {refused.fingerprint} for {account}: give its operator what "
             "`sie-agent identity ssh-key` prints"
         )
+
+
+def _lists(known_hosts: Path, name: str, key: paramiko.PKey) -> bool:
+    """Whether a file of OpenSSH's known_hosts has this key for a host, in whichever of its lines. OSError."""
+    for line in known_hosts.read_text(errors="replace").splitlines():
+        try:
+            entry = HostKeyEntry.from_line(line.strip())
+        except InvalidHostKey:
+            continue
+        if entry is None:
+            continue
+        alone = HostKeys()
+        for host in entry.hostnames:
+            alone.add(host, entry.key.get_name(), entry.key)
+        if alone.check(name, key):
+            return True
+    return False
 
 
 def _private(key: SshKey) -> paramiko.PKey:
