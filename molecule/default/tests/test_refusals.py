@@ -1,6 +1,7 @@
 """What is not welcome is refused with a reason that both sides can read, or closed and counted."""
 
 import contextlib
+import json
 import os
 import secrets
 import socket
@@ -12,14 +13,14 @@ from typing import NamedTuple
 
 import pytest
 from cryptography import x509
-from sie_lab import traffic
 from sie_lab.hosts import on
 from sie_lab.topology import Lab, Participant
 
 from sie_core import identity
 from sie_core.identity import Identity, KeyKind, PrivateKey
 from tests.fleet.holdings import status
-from tests.fleet.reader import await_true
+from tests.fleet.lookups import Traffic, settled
+from tests.fleet.reader import Reader, await_true
 
 WHO = "uni_b"
 IDENTITY = "/var/lib/sie-agent/identity"
@@ -96,9 +97,7 @@ def _certificate(participant: Participant, certificate: x509.Certificate) -> Ite
         on(sensor, "cp", "--archive", kept, IDENTITY)
         on(sensor, "rm", "--recursive", kept)
         on(sensor, "systemctl", "start", "sie-agent")
-        await_true(
-            lambda: status(sensor)["uplink"]["state"] == "connected", WITHIN, "the sensor accepted again"
-        )
+        await_true(partial(_connected, participant), WITHIN, "the sensor accepted again")
 
 
 def _issue(lab: Lab, participant: Participant, authority: Authority, *, at: datetime) -> x509.Certificate:
@@ -112,12 +111,6 @@ def _issue(lab: Lab, participant: Participant, authority: Authority, *, at: date
         random=os.urandom,
         days=1,
     )
-
-
-def _delivers(participant: Participant) -> bool:
-    """Whether what the sensor captures now is acknowledged."""
-    document = status(participant.sensor)
-    return bool(document["acknowledged"] == document["captured"] and document["running"])
 
 
 def test_an_expired_certificate_is_refused(
@@ -145,29 +138,58 @@ def test_a_certificate_of_another_authority_is_refused(lab: Lab, participant: Pa
         assert status(participant.sensor)["uplink"]["state"] != "connected"
 
 
-def test_a_revoked_sensor_is_cut_off_and_keeps_what_it_captures(lab: Lab, participant: Participant) -> None:
+def _stored(lab: Lab, participant: Participant) -> int:
+    """Transactions of a participant's sensor that the hub has."""
+    told = json.loads(on(lab.hub, "/opt/sie/sie-hub/bin/sie-hub", "ledger", "--json"))
+    mine = [one for one in told if one["participant"] == participant.name]
+    return sum(one["stored"]["transactions"] for one in mine if one["source"] == participant.sensor_name)
+
+
+def test_a_revoked_sensor_is_cut_off_in_traffic_and_no_other(
+    lab: Lab, participant: Participant, reader: Reader
+) -> None:
+    """Both sides say why; what was accepted stays, what is captured waits, others' sessions go on."""
     registry = f"/etc/sie-hub/participants/{participant.name}.yml"
     reason = f"lost laptop {secrets.token_hex(4)}"
-    sensor = participant.sensor
-    since = _now(lab, participant)
-    on(lab.hub, "cp", "--preserve", registry, "/run/registry.kept")
-    program = "/opt/sie/sie-hub/bin/sie-hub"
-    revoke = (program, "registry", "sensor", "revoke", "--reason", reason)
-    on(lab.hub, *revoke, participant.name, participant.sensor_name)
+    sensor, everybody = participant.sensor, list(lab.participants.values())
+    others = [one for one in everybody if one.name != participant.name]
+    sessions = [_uplink(one) for one in others]
+    traffic = Traffic(lab, everybody)
     try:
-        await_true(
-            lambda: status(sensor)["uplink"]["state"] != "connected",
-            REVOKED_WITHIN,
-            "the live session closed",
-        )
-        await_true(partial(_both_say, lab, participant, since, reason), WITHIN, "the reason in both logs")
-        before = status(sensor)["captured"]
-        traffic.look_up_many(lab, participant, [f"revoked.{secrets.token_hex(4)}.wild.example"])
-        await_true(lambda: status(sensor)["captured"] > before, WITHIN, "capture going on")
-        assert status(sensor)["pending"] > 0
+        since, before = _now(lab, participant), _stored(lab, participant)
+        await_true(lambda: _stored(lab, participant) > before, WITHIN, "deliveries")
+        on(lab.hub, "cp", "--preserve", registry, "/run/registry.kept")
+        revoke = ("/opt/sie/sie-hub/bin/sie-hub", "registry", "sensor", "revoke", "--reason", reason)
+        on(lab.hub, *revoke, participant.name, participant.sensor_name)
+        try:
+            await_true(lambda: not _connected(participant), REVOKED_WITHIN, "the live session closed")
+            accepted, then = _stored(lab, participant), status(sensor)
+            await_true(partial(_both_say, lab, participant, since, reason), WITHIN, "the reason in both logs")
+            refused = status(sensor)["uplink"]["refusals"]
+            await_true(lambda: status(sensor)["uplink"]["refusals"] > refused, WITHIN, "a later refusal")
+            now = status(sensor)
+            assert now["captured"] > then["captured"]
+            assert now["acknowledged"] == then["acknowledged"] <= accepted == _stored(lab, participant)
+            assert now["pending"] > 0
+            before = _stored(lab, others[0])
+            await_true(lambda: _stored(lab, others[0]) > before, WITHIN, "another's delivery")
+        finally:
+            on(lab.hub, "cp", "--preserve", "/run/registry.kept", registry)
+        await_true(partial(_connected, participant), WITHIN, "the sensor accepted again")
     finally:
-        on(lab.hub, "cp", "--preserve", "/run/registry.kept", registry)
-    await_true(partial(_delivers, participant), 60.0, "what was kept delivered after all")
+        traffic.stop()
+    settled(lab, reader, traffic, everybody)
+    assert [_uplink(one) for one in others] == sessions, "the others' sessions never ended"
+
+
+def _connected(participant: Participant) -> bool:
+    return bool(status(participant.sensor)["uplink"]["state"] == "connected")
+
+
+def _uplink(participant: Participant) -> tuple[int, int, int]:
+    """Sessions, refusals and failures of a sensor since its agent was started."""
+    uplink = status(participant.sensor)["uplink"]
+    return uplink["sessions"], uplink["refusals"], uplink["failures"]
 
 
 def _counted(lab: Lab, unit: Unit) -> float:
