@@ -102,6 +102,15 @@ def test_a_hub_that_is_well_has_no_broken_link(well: Seen) -> None:
     ]
 
 
+def test_a_hub_whose_ca_key_is_elsewhere_misses_no_enrol(well: Seen) -> None:
+    programs = tuple(name for name in PROGRAMS if name != "enrol")
+    findings = list(
+        judge(replace(well, programs=programs, after={name: well.after[name] for name in programs}))
+    )
+    assert {finding.state for finding in findings} == {State.OK}
+    assert "sie-hub-enrol" not in [finding.check for finding in findings]
+
+
 @pytest.mark.parametrize(
     ("failure", "change"), BREAKS, ids=[f"{f.slug}-{n}" for n, (f, _) in enumerate(BREAKS)]
 )

@@ -118,16 +118,28 @@ def test_nothing_due_is_said_and_is_a_success(
     assert capsys.readouterr().out == "nothing is due\n"
 
 
-def test_a_hub_that_serves_on_loopback_alone_has_one_certificate_less(
-    tmp_path: Path, pki: Pki, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize(
+    ("section", "values", "left"),
+    [
+        pytest.param("serve", None, ("enrol", "ingest"), id="serve on loopback"),
+        pytest.param("ca", {"elsewhere": True}, ("ingest", "serve"), id="no key of the CA, no enrol"),
+    ],
+)
+def test_a_program_that_needs_no_certificate_has_none(
+    tmp_path: Path,
+    pki: Pki,
+    capsys: pytest.CaptureFixture[str],
+    section: str,
+    values: dict[str, Any] | None,
+    left: tuple[str, ...],
 ) -> None:
     hub = Hub(tmp_path, pki, TODAY, {})
     settings = yaml.safe_load(hub.config.read_text())
-    del settings["serve"]
+    settings[section] = None if values is None else settings[section] | values
     hub.config.write_text(yaml.safe_dump(settings))
     _, due = hub.ask(capsys, "--days", "366")
     assert [name for name in due if name.startswith("hub's")] == [
-        f"hub's certificate {name}" for name in ("enrol", "ingest")
+        f"hub's certificate {name}" for name in left
     ]
 
 

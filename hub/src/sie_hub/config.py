@@ -9,7 +9,7 @@ import os
 from pathlib import Path
 from typing import Final
 
-from sie_core.kinds import File, Integer, Listen, ListenAddress, ListOf, Octets, Seconds, Text, Url
+from sie_core.kinds import Boolean, File, Integer, Listen, ListenAddress, ListOf, Octets, Seconds, Text, Url
 from sie_core.settings import Check, Config, ConfigError, Setting, Table, load
 
 DEFAULT_PATH: Final = Path("/etc/sie-hub/hub.yml")
@@ -82,6 +82,13 @@ TABLE: Final = Table(
         File(),
         default="/etc/sie-hub/ca/ca.key",
         help="the key of the issuing CA, read by enrol alone, where systemd passes no credential `ca_key`",
+    ),
+    Setting(
+        "ca.elsewhere",
+        Boolean(),
+        default=False,
+        help="whether that key is kept off this hub; then enrol does not run, and requests are "
+        "signed elsewhere",
     ),
     Setting(
         "enrol.listen",

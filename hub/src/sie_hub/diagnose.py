@@ -27,7 +27,7 @@ from sie_hub import failures
 from sie_hub.cli import EXIT_CODES, EXIT_OK, add_config_argument
 from sie_hub.config import load_config
 from sie_hub.enrol.authority import AuthorityError
-from sie_hub.enrol.due import own_certificates
+from sie_hub.enrol.due import own_certificates, own_files
 from sie_hub.registry import Registry
 
 EXIT_BROKEN: Final = 3
@@ -49,6 +49,8 @@ class Seen:
     `before` and `after` are each program's samples at two times; a program that does not answer is not there.
     """
 
+    programs: tuple[str, ...] = PROGRAMS
+    """Those that are to run here."""
     units: dict[str, str | None] = field(default_factory=dict)
     nats: str | None = None
     """Why nats-server does not answer; None if it does."""
@@ -67,18 +69,17 @@ def collect(config: Config, seconds: float = MOVING_SECONDS) -> Seen:
     """Look at everything, over so many seconds."""
     seen = Seen(at=time.time())
     probe = [] if config["probe.zone"] is None else ["sie-hub-probe"]
-    for unit in ("nats-server", *(f"sie-hub-{program}" for program in PROGRAMS), *probe):
+    seen.programs = tuple(name for name in PROGRAMS if name != "enrol" or not config["ca.elsewhere"])
+    for unit in ("nats-server", *(f"sie-hub-{program}" for program in seen.programs), *probe):
         seen.units[unit] = _unit_state(unit)
     seen.nats = _nats(config["nats.url"])
     seen.free = {
         "streams": _free(config["nats.store"]),
         "store": _free(config["serve.store"]),
     }
-    files = {"ca": config["ca.certificate"]}
-    files |= {name: config[f"{name}.certificate"] for name in ("enrol", "ingest", "serve")}
     now = datetime.now(UTC)
     try:
-        for ending in own_certificates({name: path for name, path in files.items() if path is not None}):
+        for ending in own_certificates(own_files(config)):
             seen.certificates[ending.whose] = (ending.at - now).total_seconds() / 86400
     except AuthorityError as error:
         seen.certificate_fault = str(error)
@@ -164,7 +165,7 @@ _PENDING: Final = {"refine": "sie_hub_refine_raw_pending", "serve": "sie_hub_ser
 def judge(seen: Seen) -> Iterator[Finding]:
     """A finding for each link, in the order in which data flows."""
     yield _nats_server(seen)
-    for program in PROGRAMS:
+    for program in seen.programs:
         yield _program(seen, program)
     if "sie-hub-probe" in seen.units:
         yield _unit(seen, "sie-hub-probe")

@@ -58,6 +58,26 @@ class Made:
         }
 
 
+def certify_ca(
+    directory: Path, exchange: str, key: PrivateKey, *, now: datetime, random: Random, check: bool = False
+) -> Made:
+    """Make the certificate of a CA whose key lies elsewhere, or find it there.
+
+    With `check` nothing is written. Raises AuthorityError and OSError.
+    """
+    certificate_file = directory / "ca.pem"
+    if certificate_file.exists():
+        certificate = load_certificate(certificate_file)
+        if not belong_together(certificate, key):
+            raise AuthorityError(f"{certificate_file} and the key given do not belong together")
+        return Made(False, certificate_file, directory / "ca.key", certificate)
+    certificate = identity.make_ca(key, exchange, now=now, random=random)
+    if not check:
+        directory.mkdir(mode=0o755, parents=True, exist_ok=True)
+        replace_file(certificate_file, identity.certificate_to_pem(certificate), mode=PUBLIC_MODE)
+    return Made(True, certificate_file, directory / "ca.key", certificate)
+
+
 def init_ca(
     directory: Path, exchange: str, kind: KeyKind, *, now: datetime, random: Random, check: bool = False
 ) -> Made:
@@ -105,7 +125,7 @@ def make_server_certificate(
     links = load_certificates(link_file) if link_file.exists() else []
     certificate_file, key_file = out / f"{name}.pem", out / f"{name}.key"
     wanted = sorted(set(dns_names)), sorted(set(addresses), key=lambda one: (one.version, int(one)))
-    present = _good_server_certificate(certificate_file, key_file, ca, links, wanted, now)
+    present = good_server_certificate(certificate_file, key_file, ca, links, wanted, now)
     if present is not None and not renew:
         return Made(False, certificate_file, key_file, present)
     key = identity.generate_key(KeyKind.P256, random)
@@ -129,12 +149,18 @@ def sign_request(
     now: datetime,
     random: Random,
     days: int,
+    ca_key: PrivateKey | None = None,
 ) -> x509.Certificate:
     """A certificate for the key of a request (PEM), as the sensor that the caller names.
 
-    Raises AuthorityError and RequestRefused.
+    The CA's key is `ca_key` where it is not in the directory. Raises AuthorityError and RequestRefused.
     """
-    ca, ca_key = load_ca(ca_directory / "ca.pem", ca_directory / "ca.key")
+    if ca_key is None:
+        ca, ca_key = load_ca(ca_directory / "ca.pem", ca_directory / "ca.key")
+    else:
+        ca = load_certificate(ca_directory / "ca.pem")
+        if not belong_together(ca, ca_key):
+            raise AuthorityError(f"{ca_directory / 'ca.pem'} and the key given do not belong together")
     exchange = identity.ca_exchange(ca)
     if exchange is None:
         raise AuthorityError(f"{ca_directory / 'ca.pem'}: this is the CA of no exchange")
@@ -147,7 +173,7 @@ def load_ca(certificate_file: Path, key_file: Path) -> tuple[x509.Certificate, P
     """The CA from its two files. Raises AuthorityError."""
     certificate = load_certificate(certificate_file)
     key = load_key(key_file)
-    if not _belong_together(certificate, key):
+    if not belong_together(certificate, key):
         cut_short = certificate_file.with_name("next.pem").exists()
         remedy = ": a change of the CA was cut short, finish it by `sie-hub ca rotate`" if cut_short else ""
         raise AuthorityError(f"{certificate_file} and {key_file} do not belong together{remedy}")
@@ -179,7 +205,7 @@ def load_key(path: Path) -> PrivateKey:
         raise AuthorityError(f"{path}: {error}") from None
 
 
-def _good_server_certificate(
+def good_server_certificate(
     certificate_file: Path,
     key_file: Path,
     ca: x509.Certificate,
@@ -187,6 +213,7 @@ def _good_server_certificate(
     wanted: tuple[Sequence[str], Sequence[Address]],
     now: datetime,
 ) -> x509.Certificate | None:
+    """The server certificate in two files, if it will do: these names, this CA, a third of its life left."""
     try:
         (certificate, *more), key = load_certificates(certificate_file), load_key(key_file)
     except AuthorityError:
@@ -200,14 +227,15 @@ def _good_server_certificate(
         same_names
         and fresh
         and more == links
-        and _belong_together(certificate, key)
+        and belong_together(certificate, key)
         and identity.issued_by(certificate, ca)
     ):
         return certificate
     return None
 
 
-def _belong_together(certificate: x509.Certificate, key: PrivateKey) -> bool:
+def belong_together(certificate: x509.Certificate, key: PrivateKey) -> bool:
+    """Whether a certificate is for a key."""
     try:
         public = identity.public_key_of(certificate)
     except IdentityError:

@@ -18,7 +18,9 @@ from sie_core.identity import KeyKind
 from sie_core.settings import Config, ConfigError
 from sie_hub.cli import EXIT_FAILURE, EXIT_OK, add_config_argument
 from sie_hub.config import EXCHANGE_NAME, load_config
-from sie_hub.enrol.authority import init_ca, make_server_certificate, sign_request
+from sie_hub.enrol import elsewhere_cli
+from sie_hub.enrol.authority import certify_ca, init_ca, make_server_certificate, sign_request
+from sie_hub.enrol.elsewhere import key_and_request
 from sie_hub.enrol.renewals import RenewalStore
 from sie_hub.enrol.rotation import OVERLAP, retire_ca, rotate_ca
 from sie_hub.enrol.tokens import DEFAULT_LIFETIME, MAX_LIFETIME, Token, TokenStore
@@ -144,6 +146,17 @@ def _configure_ca(parser: argparse.ArgumentParser) -> None:
     )
     sign.epilog = "Prints one JSON object: the certificate in PEM, its serial number, the key's fingerprint."
     sign.set_defaults(run=speaking(_ca_sign))
+    init.add_argument(
+        "--key-stdin",
+        action="store_true",
+        help="make the certificate alone, for the key on standard input, which is kept elsewhere",
+    )
+    sign.add_argument(
+        "--key-stdin",
+        action="store_true",
+        help="standard input holds the CA's key, which is not in DIR, and the request",
+    )
+    elsewhere_cli.configure(verbs, speaking, dns_name=_exchange, stem=_file_stem)
     for verb in (init, server):
         verb.add_argument("--check", action="store_true", help="say what would change, and change nothing")
         verb.epilog = "Prints one JSON object: changed, the files, and what the certificate says."
@@ -201,6 +214,18 @@ def _enrol(arguments: argparse.Namespace) -> int:
 
 
 def _ca_init(arguments: argparse.Namespace) -> int:
+    if arguments.key_stdin:
+        key = identity.private_key_from_pem(sys.stdin.buffer.read())
+        made = certify_ca(
+            arguments.directory,
+            arguments.exchange,
+            key,
+            now=datetime.now(UTC),
+            random=os.urandom,
+            check=arguments.check,
+        )
+        print(json.dumps(made.public()))
+        return EXIT_OK
     made = init_ca(
         arguments.directory,
         arguments.exchange,
@@ -246,6 +271,9 @@ def _ca_retire(arguments: argparse.Namespace) -> int:
 
 def _ca_sign(arguments: argparse.Namespace) -> int:
     text = sys.stdin.buffer.read() if str(arguments.request) == "-" else arguments.request.read_bytes()
+    key = None
+    if arguments.key_stdin:
+        key, text = key_and_request(text)
     certificate = sign_request(
         arguments.ca_directory,
         arguments.participant,
@@ -254,6 +282,7 @@ def _ca_sign(arguments: argparse.Namespace) -> int:
         now=datetime.now(UTC),
         random=os.urandom,
         days=arguments.days,
+        ca_key=key,
     )
     print(
         json.dumps(

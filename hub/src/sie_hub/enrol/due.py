@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from sie_core import limits
+from sie_core.settings import Config
 from sie_hub.enrol.authority import load_certificates
 from sie_hub.enrol.renewals import Renewal
 from sie_hub.enrol.tokens import Token
@@ -100,6 +101,16 @@ def sensor_certificates(
                     at,
                     "it renews itself with ten days left: ask why `sie-agent status` says that it did not",
                 )
+
+
+def own_files(config: Config) -> dict[str, Path]:
+    """The hub's own certificates, by what each is for.
+
+    Without the CA's key enrol does not run, and serve may do without a certificate on loopback.
+    """
+    names = ("ca", *(() if config["ca.elsewhere"] else ("enrol",)), "ingest", "serve")
+    files = {name: config[f"{name}.certificate"] for name in names}
+    return {name: path for name, path in files.items() if path is not None}
 
 
 def own_certificates(files: Mapping[str, Path]) -> Iterator[Ending]:

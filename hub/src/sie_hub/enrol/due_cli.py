@@ -17,6 +17,7 @@ from sie_hub.enrol.due import (
     Ending,
     agreements,
     own_certificates,
+    own_files,
     sensor_certificates,
 )
 from sie_hub.enrol.renewals import RenewalStore
@@ -75,11 +76,7 @@ def _due(config: Config, now: datetime, within: timedelta, sensors_within: timed
     with acting_as_owner(directory):
         tokens = TokenStore(directory).list()
         renewals = RenewalStore(directory, timedelta(days=config["enrol.grace_days"])).list()
-    files = {name: config[f"{name}.certificate"] for name in ("ca", "enrol", "ingest", "serve")}
-    own = {
-        name: path for name, path in files.items() if path is not None
-    }  # serve may do without, on loopback
-    endings = [*agreements(participants, now.date()), *own_certificates(own)]
+    endings = [*agreements(participants, now.date()), *own_certificates(own_files(config))]
     certificates = sensor_certificates(participants, tokens, renewals, now.date())
     return [
         *(ending for ending in endings if ending.at - now <= within),

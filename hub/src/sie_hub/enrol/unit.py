@@ -95,6 +95,8 @@ def named(ca_file: Path) -> list[x509.Certificate]:
 
 def load_authority(config: Config) -> Authority:
     """The issuing CA: the one place in a running hub that reads its key. Raises ConfigError."""
+    if config["ca.elsewhere"]:
+        raise ConfigError(["ca.elsewhere is true: the CA's key is not on this hub, where enrol does not run"])
     try:
         certificate, key = load_ca(config["ca.certificate"], credential("ca_key", config["ca.key"]))
     except AuthorityError as error:
