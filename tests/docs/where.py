@@ -38,6 +38,11 @@ class Elsewhere(NamedTuple):
 
 ELSEWHERE: Final = (
     Elsewhere(
+        "docs/how-to/ca-off-the-hub.md",
+        "mkdir -m 0700 ~/sie-ca",
+        "molecule/default/tests/test_ca_off_the_hub.py::test_a_hub_without_the_ca_s_key",
+    ),
+    Elsewhere(
         "docs/how-to/diagnose.md",
         "sie-agent diagnose",
         "molecule/default/tests/test_diagnose.py::test_a_sensor_that_is_well_has_no_broken_link",
@@ -88,6 +93,7 @@ PLAYBOOKS: Final = {
     "diagnose": "molecule/default/tests/test_diagnose.py",
     "upgrade": "molecule/upgrade_rollback/tests/test_upgrade_rollback.py",
     "rollback": "molecule/upgrade_rollback/tests/test_upgrade_rollback.py",
+    "sign_request": "molecule/default/tests/test_by_hand.py",
     "rotate_keys": "molecule/rotation/tests/test_rotation.py",
 }
 """What runs each playbook on hosts; a page's command is checked against the playbook."""

@@ -21,6 +21,7 @@ PLAYBOOKS = tuple(sorted(path.stem for path in (COLLECTION / "playbooks").glob("
 HOW_TO = {
     "diagnose": "diagnose.md",
     "renewals": "rotate-keys.md",
+    "sign_request": "ca-off-the-hub.md",
     "rotate_keys": "rotate-keys.md",
     "offboard_participant": "participant-leaves.md",
     "upgrade": "upgrade.md",
