@@ -65,7 +65,6 @@ def test_the_limits_are_the_programs(api_page: str, store_page: str) -> None:
         f"ends after {statements.QUERY_SECONDS} seconds and may take {statements.QUERY_MEMORY >> 20} MiB",
     ):
         assert sentence in api_page
-    assert f"remember their last {schema.DEDUPLICATION_WINDOW} tokens" in store_page
     assert f"the version of this layout, {schema.VERSION}." in store_page
 
 
