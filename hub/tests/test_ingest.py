@@ -23,6 +23,7 @@ from sie_hub import log
 from sie_hub.ingest import store
 from sie_hub.ingest.ledger import Ledger, Lost
 from sie_hub.ingest.metrics import CONNECTIONS, CONTAINERS, ENDINGS, Metrics
+from sie_hub.ingest.quota import Quotas
 from sie_hub.ingest.server import LARGEST_OF_UPLOAD, MAX_SESSIONS, Server
 from sie_hub.nats_link import Link
 from sie_hub.registry import Registry, sha256_hex
@@ -47,7 +48,8 @@ class Ingest:
         self.metrics = CollectorRegistry()
         self.ledger = Ledger(link)
         metrics = Metrics(self.metrics, link, self.registry)
-        self.server = Server(hub.config(), self.registry, link, metrics, self.ledger)
+        self.quotas = Quotas(1 << 30)
+        self.server = Server(hub.config(), self.registry, link, metrics, self.ledger, self.quotas)
 
     def review(self) -> None:
         """What the unit does every second."""
@@ -219,6 +221,26 @@ async def test_a_copy_of_a_sensor_is_noticed_by_the_container_at_the_position(
     assert ingest.outcomes("sessions_ended") == {"peer_gone": 1, "conflict": 1}
     assert copy.acknowledged == 0
     assert len(await stored(broker)) == 20
+
+
+async def test_what_is_beyond_a_sensor_s_quota_stays_with_it(
+    ingest: Ingest, sensor: Sensor, hub: Hub, pki: Pki, broker: Broker
+) -> None:
+    hub.register("isp_a", {"ns1": {"channels": [202], "source": 7}}, uploads=UPLOADS)
+    ingest.review()
+    sensor.limit = 3
+    assert await sensor.session(until_acknowledged=3) == "everything acknowledged"
+    ingest.quotas.spend(("isp_a", "ns1"), 2 * ingest.quotas.octets)
+    sensor.limit = None
+    sentence = f"more than {ingest.quotas.octets} octets within a day: send the rest later"
+    assert sentence in await sensor.session()
+    await ingest.settled()
+    counted = ingest.outcomes("containers")
+    assert (counted["stored"], len(await stored(broker))) == (3, 3)
+    assert counted["quota"] >= 1
+    async with upload(hub, pki) as websocket:  # the quota of another one
+        await websocket.send_bytes(legacy_payload(b"NMSG one"))
+        await until(lambda: ingest.outcomes("containers")["stored"] == counted["stored"] + 1)
 
 
 async def test_a_sensor_begins_so_many_streams_in_a_day_and_goes_on_with_those(

@@ -20,6 +20,7 @@ from sie_core._native import PcapSource, Recorder, dedupe_records
 from sie_hub.ingest import probe_door
 from sie_hub.ingest.ledger import Ledger
 from sie_hub.ingest.metrics import PROBE_QUESTIONS, Metrics
+from sie_hub.ingest.quota import Quotas
 from sie_hub.ingest.server import Server
 from sie_hub.probes import Note
 from sie_hub.refine import refiner
@@ -152,7 +153,9 @@ def hub(pki: Pki, broker: Broker) -> Hub:
 async def asking(hub: Hub, pki: Pki, broker: Broker) -> AsyncIterator[Asking]:
     async with broker.link("ingest") as link:
         metrics, registry = CollectorRegistry(), Registry(hub.registry)
-        server = Server(hub.config(), registry, link, Metrics(metrics, link, registry), Ledger(link))
+        server = Server(
+            hub.config(), registry, link, Metrics(metrics, link, registry), Ledger(link), Quotas(1 << 30)
+        )
         await server.start()
         yield Asking(hub, pki, metrics)
         await server.stop()
@@ -248,7 +251,9 @@ async def test_a_hub_without_a_probe_zone_says_so(broker: Broker, hub: Hub, pki:
     hub.path.write_text(yaml.safe_dump(document))
     async with broker.link("ingest") as link:
         metrics, registry = CollectorRegistry(), Registry(hub.registry)
-        server = Server(hub.config(), registry, link, Metrics(metrics, link, registry), Ledger(link))
+        server = Server(
+            hub.config(), registry, link, Metrics(metrics, link, registry), Ledger(link), Quotas(1 << 30)
+        )
         await server.start()
         asking = Asking(hub, pki, metrics)
         assert await asking.ask("/probe") == (404, {"error": "this hub has no probe zone"})

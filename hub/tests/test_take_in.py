@@ -13,6 +13,7 @@ from sie_hub.ingest import drop, store
 from sie_hub.ingest.drop import Waiting, whole
 from sie_hub.ingest.ledger import Ledger
 from sie_hub.ingest.metrics import DROP, Metrics
+from sie_hub.ingest.quota import Quotas
 from sie_hub.ingest.store import Fate, NamedWriter
 from sie_hub.ingest.take_in import STREAMS_KEPT, TakeIn
 from sie_hub.nats_link import Link
@@ -53,7 +54,10 @@ class Drop:
         """A unit that has just started: it knows nothing but what is on disk and in the streams."""
         self.metrics = CollectorRegistry()
         metrics = Metrics(self.metrics, self.link, self.registry)
-        self.take_in = TakeIn(self.directory, self.quota, self.registry, self.link, metrics, self.ledger)
+        self.quotas = Quotas(1 << 30)
+        self.take_in = TakeIn(
+            self.directory, self.quota, self.registry, self.link, metrics, self.ledger, self.quotas
+        )
 
     def channel(self, source: int = 7, channel: int = 202) -> Path:
         path = self.directory / account_name(source) / "up" / f"ch{channel}"
@@ -404,7 +408,7 @@ async def test_a_file_that_grows_after_it_was_listed_is_still_too_large(place: D
     sensor = place.registry.sensor("isp_a", "ns1")
     assert sensor is not None
     writer = await place.take_in._writer(sensor, number.stream)
-    fault = await place.take_in._numbered(folder, writer, file, number)
+    fault = await place.take_in._numbered(sensor, folder, writer, file, number)
     assert fault is not None
     assert fault.outcome == "size"
 
@@ -416,6 +420,22 @@ async def test_an_account_holds_little_in_memory_however_many_streams_it_names(p
     await place.take_in.round()
     assert place.outcomes == {"stored": STREAMS_KEPT + 3}
     assert len(place.take_in._writers) == STREAMS_KEPT
+
+
+async def test_files_beyond_what_a_source_may_deliver_wait(
+    place: Drop, broker: Broker, caplog: pytest.LogCaptureFixture
+) -> None:
+    place.put(1)
+    await place.take_in.round()
+    place.quotas.spend(("isp_a", "ns1"), 2 * place.quotas.octets)
+    path = place.put(2)
+    other = place.channel(9, 203) / "other.nmsg"
+    other.write_bytes(NMSG)
+    await place.take_in.round()
+    assert (path.exists(), other.exists()) == (True, False)
+    assert len(await broker.raw()) == 2
+    assert "isp_a/ns1 has delivered more than 1073741824 octets within a day" in said(caplog)
+    assert place.metrics.get_sample_value("sie_hub_ingest_drop_held_files") == 1
 
 
 async def test_files_of_more_streams_than_a_sensor_may_begin_wait(

@@ -44,6 +44,10 @@ def test_the_roles_defaults_are_the_programs(tmp_path: Path) -> None:
     assert listens == ["198.51.100.10:8443", "[2001:db8::10]:8443"]
 
 
+def test_what_a_source_may_deliver_arrives(tmp_path: Path) -> None:
+    assert written(tmp_path, hub_source_quota_bytes=1 << 40)["ingest.source_quota"] == 1 << 40
+
+
 def test_what_is_chosen_for_the_drop_arrives(tmp_path: Path) -> None:
     config = written(tmp_path, hub_drop_dir="/srv/sie-drop", hub_drop_quota_bytes=1 << 30)
     assert (config["ingest.drop"], config["ingest.drop_quota"]) == (Path("/srv/sie-drop"), 1 << 30)

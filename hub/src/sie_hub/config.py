@@ -163,6 +163,13 @@ TABLE: Final = Table(
         help="the largest WebSocket message taken from a sensor; a larger one ends the session",
     ),
     Setting(
+        "ingest.source_quota",
+        Octets(1 << 26, 1 << 40),
+        default=16 << 30,
+        help="how much a sensor or upload may deliver at once, and as much again within a day: by default two"
+        " days of an extremely busy resolver",
+    ),
+    Setting(
         "ingest.drop",
         File(),
         default=None,

@@ -10,6 +10,7 @@ from sie_hub.cli import add_config_argument
 from sie_hub.config import load_config
 from sie_hub.ingest.ledger import Ledger
 from sie_hub.ingest.metrics import Metrics
+from sie_hub.ingest.quota import Quotas
 from sie_hub.ingest.server import REVIEW_INTERVAL, Server
 from sie_hub.ingest.store import reconcile
 from sie_hub.ingest.take_in import TakeIn
@@ -40,7 +41,8 @@ async def _ingest(unit: Unit, config: Config) -> None:
     try:
         ledger = Ledger(link)
         metrics = Metrics(unit.metrics, link, registry)
-        server = Server(config, registry, link, metrics, ledger)
+        quotas = Quotas(config["ingest.source_quota"])
+        server = Server(config, registry, link, metrics, ledger, quotas)
         behind = await unit.unless_stopped(reconcile(link))
         await unit.unless_stopped(ledger.load())
         unit.pages["ledger"] = lambda: _page(ledger, registry)
@@ -49,7 +51,7 @@ async def _ingest(unit: Unit, config: Config) -> None:
         beside = [asyncio.create_task(ledger.keep())]
         if config["ingest.drop"] is not None:
             take_in = TakeIn(
-                config["ingest.drop"], config["ingest.drop_quota"], registry, link, metrics, ledger
+                config["ingest.drop"], config["ingest.drop_quota"], registry, link, metrics, ledger, quotas
             )
             beside.append(asyncio.create_task(take_in.run()))
         try:

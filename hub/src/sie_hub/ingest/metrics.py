@@ -64,6 +64,7 @@ ENDINGS: Final = (
     "too_large",
     "channel",
     "conflict",
+    "quota",
     "storage",
     "streams",
     "superseded",
@@ -74,7 +75,7 @@ ENDINGS: Final = (
 """Outcomes of a session: exactly one each. refused_* are decided while it lives, by the registry or the
 clock."""
 
-CONTAINERS: Final = ("stored", "duplicate", "conflict", "channel", "size", "returned", "lost")
+CONTAINERS: Final = ("stored", "duplicate", "conflict", "channel", "size", "quota", "returned", "lost")
 """Outcomes of a container: exactly one each. `returned` stays with its sensor, which sends it again; `lost`
 is an upload's, which does not."""
 

@@ -34,6 +34,7 @@ from sie_hub.ingest.budget import Budget
 from sie_hub.ingest.ledger import Ledger
 from sie_hub.ingest.metrics import Metrics
 from sie_hub.ingest.probe_door import ProbeDoor
+from sie_hub.ingest.quota import Quotas
 from sie_hub.ingest.session import CLOSE_TIMEOUT, Session
 from sie_hub.nats_link import Link
 from sie_hub.registry import Registry
@@ -63,7 +64,13 @@ class Server:
     """Listens, admits, and keeps the live sessions."""
 
     def __init__(
-        self, config: Config, registry: Registry, link: Link, metrics: Metrics, ledger: Ledger
+        self,
+        config: Config,
+        registry: Registry,
+        link: Link,
+        metrics: Metrics,
+        ledger: Ledger,
+        quotas: Quotas,
     ) -> None:
         self._exchange: str = config["exchange"]
         self._max_frame: int = config["ingest.max_frame"]
@@ -72,6 +79,7 @@ class Server:
         self._link = link
         self._metrics = metrics
         self._ledger = ledger
+        self._quotas = quotas
         self._probes = ProbeDoor(link, config["probe.zone"])
         self._authorities = _authorities(config["ca.certificate"])
         self._context = server_context(
@@ -230,7 +238,14 @@ class Server:
     ) -> None:
         self._opened += 1
         session = Session(
-            self._opened, admitted, websocket, self._link, self._metrics, self._budget, self._ledger
+            self._opened,
+            admitted,
+            websocket,
+            self._link,
+            self._metrics,
+            self._budget,
+            self._ledger,
+            self._quotas,
         )
         older = None
         identity = (admitted.participant, admitted.name)

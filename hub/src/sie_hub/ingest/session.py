@@ -31,6 +31,7 @@ from sie_hub.ingest.admission import Admitted
 from sie_hub.ingest.budget import Budget
 from sie_hub.ingest.ledger import Ledger
 from sie_hub.ingest.metrics import HOPS, KEY_DIGITS, REPORTED, Metrics
+from sie_hub.ingest.quota import Quotas
 from sie_hub.ingest.store import Arrival, Fate, StreamWriter, TooManyStreams, Unstorable, UploadWriter
 from sie_hub.nats_link import Link
 from sie_hub.streams import MAX_MESSAGE, Source, stream_name
@@ -78,6 +79,7 @@ class Session:
         metrics: Metrics,
         budget: Budget,
         ledger: Ledger,
+        quotas: Quotas,
     ) -> None:
         self.number = number
         self.admitted = admitted
@@ -87,6 +89,7 @@ class Session:
         self._link = link
         self._metrics = metrics
         self._ledger = ledger
+        self._quotas = quotas
         self._trampoline = Trampoline(Side.HUB, {admitted.version}, now=time.monotonic())
         self._writer: StreamWriter | UploadWriter | None = None
         if admitted.version == 1:
@@ -384,6 +387,9 @@ class Session:
         elif size > MAX_MESSAGE:
             self._count("size", arrival)
             self.end("too_large", f"a container of {size} octets, over the limit of {MAX_MESSAGE}")
+        elif not self._quotas.allows(self._labels):
+            self._count("quota", arrival)
+            self.end("quota", f"more than {self._quotas.octets} octets within a day: send the rest later")
         else:
             self._metrics.gaps.inc(max(0, arrival.sequence - self._received - 1))
             self._received = max(self._received, arrival.sequence)
@@ -421,6 +427,7 @@ class Session:
 
     def _count_stored(self, arrival: Arrival, seconds: float) -> None:
         metrics = self._metrics
+        self._quotas.spend(self._labels, len(arrival.data))
         metrics.octets.inc(len(arrival.data))
         metrics.store_seconds.observe(seconds)
         metrics.sensor_containers.labels(*self._labels).inc()

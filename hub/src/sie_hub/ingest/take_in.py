@@ -18,7 +18,7 @@ from typing import Final
 
 from sie_core.trampoline import BrokenRecord, counters_from
 from sie_hub import log
-from sie_hub.ingest.admission import Refused, check_standing
+from sie_hub.ingest.admission import TOO_MANY, Refused, check_standing
 from sie_hub.ingest.drop import (
     ROUND_FILES,
     TORN_AFTER,
@@ -34,6 +34,7 @@ from sie_hub.ingest.drop import (
 )
 from sie_hub.ingest.ledger import Ledger
 from sie_hub.ingest.metrics import REPORTED, Metrics
+from sie_hub.ingest.quota import Quotas
 from sie_hub.ingest.store import Arrival, Fate, NamedWriter, StreamWriter, Unstorable
 from sie_hub.ingest.trees import MAX_ENTRIES
 from sie_hub.nats_link import Link
@@ -56,7 +57,14 @@ class TakeIn:
     """Takes files in until cancelled. One task; the disk is waited for in threads."""
 
     def __init__(
-        self, drop: Path, quota: int, registry: Registry, link: Link, metrics: Metrics, ledger: Ledger
+        self,
+        drop: Path,
+        quota: int,
+        registry: Registry,
+        link: Link,
+        metrics: Metrics,
+        ledger: Ledger,
+        quotas: Quotas,
     ) -> None:
         self._drop = drop
         self._quota = quota
@@ -64,6 +72,7 @@ class TakeIn:
         self._link = link
         self._metrics = metrics
         self._ledger = ledger
+        self._quotas = quotas
         self._writers: dict[tuple[int, int], StreamWriter] = {}  # by source id and stream
         self._heard: dict[int, bytes] = {}  # by source id: the accounting record that was read last
         self._complaints = log.Limited(_log, "complaints about the drop")
@@ -86,7 +95,7 @@ class TakeIn:
             if not folder.exists:
                 continue
             try:
-                check_standing(source, f"{source.participant}/{source.name}", datetime.now(UTC))
+                self._check(source)
                 found = await self._account(source, folder)
                 waiting += found
                 more = more or found > ROUND_FILES
@@ -104,6 +113,14 @@ class TakeIn:
             await self._clear()
         return more
 
+    def _check(self, source: Sensor | Upload) -> None:
+        """Raise Refused unless a source may deliver now."""
+        who = f"{source.participant}/{source.name}"
+        check_standing(source, who, datetime.now(UTC))
+        if not self._quotas.allows((source.participant, source.name)):
+            text = f"{who} has delivered more than {self._quotas.octets} octets within a day: its files wait"
+            raise Refused("quota", TOO_MANY, text)
+
     # --- one account ------------------------------------------------------------------------------------
 
     async def _account(self, source: Sensor | Upload, folder: Folder) -> int:
@@ -117,7 +134,7 @@ class TakeIn:
             fault = refusal(file, source.channels)
             if fault is None and file.numbered is not None:
                 writer = await self._writer(source, file.numbered.stream)
-                fault = await self._numbered(folder, writer, file, file.numbered)
+                fault = await self._numbered(source, folder, writer, file, file.numbered)
                 streams[file.numbered.stream] = writer
             elif fault is None:
                 fault = await self._named(source, folder, file)
@@ -173,7 +190,7 @@ class TakeIn:
         return writer
 
     async def _numbered(
-        self, folder: Folder, writer: StreamWriter, file: Waiting, number: Numbered
+        self, source: Sensor | Upload, folder: Folder, writer: StreamWriter, file: Waiting, number: Numbered
     ) -> Refusal | None:
         """Store a sensor's container. What is stored is removed only after its position is recorded."""
         data = await asyncio.to_thread(folder.read, file)
@@ -194,6 +211,7 @@ class TakeIn:
                 "conflict", f"container {number.sequence} of {stream} is here with another content"
             )
         if fate is Fate.STORED:
+            self._quotas.spend((source.participant, source.name), len(data))
             self._metrics.gaps.inc(max(0, number.sequence - before - 1) if before else 0)
         self._metrics.drop_files.labels(fate.value).inc()
         return None
@@ -219,6 +237,7 @@ class TakeIn:
             return Refusal("conflict", "a file of this name was taken before, with another content")
         self._metrics.drop_files.labels(fate.value).inc()
         if fate is Fate.STORED:
+            self._quotas.spend((source.participant, source.name), len(data))
             self._ledger.taken(source.participant, source.name, len(data), time.time())
         await self._remove(folder, file)
         return None
