@@ -82,6 +82,11 @@ bench: develop ## measure the sensor beside its peers, of which those count that
 bench-trampoline: develop ## measure delivery alone: a spool to a hub, and 500 sensors to one (no root)
 	@$(BIN)/python -m tests.bench trampoline
 
+.PHONY: bench-fleet
+bench-fleet: develop ## measure configure_my_sensor over a hundred simulated hosts, and what forks do for it (root)
+	sh molecule/topology/prerequisites.sh
+	@PYTHONPATH=molecule/topology $(BIN)/python -m tests.rollout
+
 .PHONY: faults
 faults: develop ## inject every fault between sensor and hub, and write docs/reference/faults.md (root)
 	sh molecule/topology/prerequisites.sh
