@@ -41,6 +41,8 @@ def default_of(option: dict[str, Any]) -> str:
     """What an option is without being set."""
     if option.get("required", False):
         return "required"
+    if "default" not in option:
+        return "depends"
     value = option["default"]
     if value == "":
         return "empty"

@@ -1,5 +1,6 @@
 """The options of every role: specified and defaulted once each, and the two agree by name, type and value."""
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +42,12 @@ def disagreements(specs: dict[str, dict[str, Any]], defaults: dict[str, Any]) ->
                 found.append(f"{name} is required and yet has a default")
         elif name not in defaults:
             found.append(f"{name} is neither required nor defaulted")
+        elif depends_on := re.findall(rf"{{{{.*?({name.partition('_')[0]}_\w+)", str(defaults[name])):
+            # What it comes to is for words to say: no one value is its default.
+            if "default" in spec or not all(f"O({other}" in spec["description"] for other in depends_on):
+                found.append(
+                    f"{name} depends on {', '.join(depends_on)}, and its description does not say how"
+                )
         elif "default" not in spec:
             found.append(f"{name} does not specify its default {defaults[name]!r}")
         elif (type(defaults[name]), defaults[name]) != (type(spec["default"]), spec["default"]):
@@ -81,6 +88,11 @@ def test_every_option_has_prefix_type_description_and_unit(role: str) -> None:
         ({"x_a": {"type": "int", "default": 2}}, {"x_a": 1}, "x_a defaults to 1 but specifies 2"),
         ({"x_a": {"type": "int", "default": True}}, {"x_a": 1}, "x_a defaults to 1 but specifies True"),
         ({"x_a": {"type": "str", "default": 1}}, {"x_a": 1}, "x_a is a str but defaults to 1"),
+        (
+            {"x_a": {"type": "bool", "description": "By itself true."}, "x_b": {"type": "int", "default": 1}},
+            {"x_a": "{{ x_b > 0 }}", "x_b": 1},
+            "x_a depends on x_b, and its description does not say how",
+        ),
     ],
 )
 def test_a_disagreement_is_found(specs: dict[str, Any], defaults: dict[str, Any], sentence: str) -> None:

@@ -7,11 +7,20 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from ansible.parsing.dataloader import DataLoader
+from ansible.template import Templar, trust_as_template
 
 from tests.traffic import RESOLVERS, generate, write_pcap
 from tests.unit.ansible_module import SIE_AGENT
-from tests.unit.test_sensor_settings import written
+from tests.unit.test_sensor_settings import ROLE, written
 
+ONBOARD = ROLE.parent / "onboard"
+ANSWERS = {
+    "onboard_participant": "isp_a",
+    "onboard_exchange": "lab.example",
+    "onboard_uplink_hubs": ["wss://198.51.100.10:8443"],
+    "onboard_enrol_url": "https://198.51.100.10:8444",
+}
 TRANSACTIONS = 100
 BESIDE = {"sensor_interface": "eth0", "sensor_resolvers": [str(resolver) for resolver in RESOLVERS]}
 
@@ -41,13 +50,41 @@ def times_found(octets: bytes) -> int:
     return sum(octets.count(resolver.packed) for resolver in RESOLVERS)
 
 
-def test_the_resolvers_address_is_kept_or_cleared(capture: Path, tmp_path: Path) -> None:
-    counted, kept = replayed(capture, tmp_path)
-    _, cleared = replayed(capture, tmp_path, sensor_clear_resolver_address=True)
+def from_the_bundle(recipient: dict[str, str]) -> dict[str, Any]:
+    """What a bundle tells sensors by itself, where its operator has answered this of the hub."""
+    loader = DataLoader()
+    variables: dict[str, Any] = {}
+    for file in ("defaults/main.yml", "vars/main.yml"):
+        variables |= loader.load_from_file(str(ONBOARD / file), trusted_as_template=True)
+    variables |= {**ANSWERS, **recipient}
+    values: dict[str, Any] = Templar(loader=loader, variables=variables).template(
+        trust_as_template("{{ onboard_values }}")
+    )
+    return values
+
+
+@pytest.mark.parametrize(
+    ("answered", "chosen", "named"),
+    [
+        ({}, {}, False),
+        ({"onboard_recipient": "exchange"}, {}, False),
+        ({"onboard_recipient": "own_soc"}, {}, True),
+        ({"onboard_recipient": "exchange"}, {"sensor_clear_resolver_address": False}, True),
+        ({"onboard_recipient": "own_soc"}, {"sensor_clear_resolver_address": True}, False),
+    ],
+    ids=["unsaid", "to the exchange", "to the own SOC", "kept all the same", "cleared all the same"],
+)
+def test_the_resolvers_address_is_cleared_on_the_way_to_the_exchange(
+    capture: Path, tmp_path: Path, answered: dict[str, str], chosen: dict[str, object], named: bool
+) -> None:
+    counted, octets = replayed(capture, tmp_path, **{**from_the_bundle(answered), **chosen})
     assert counted["transactions"]["total"] == TRANSACTIONS
-    assert times_found(kept) >= TRANSACTIONS
-    assert cleared
-    assert times_found(cleared) == 0
+    assert octets
+    assert times_found(octets) >= TRANSACTIONS if named else times_found(octets) == 0
+
+
+def test_a_sensor_that_no_bundle_has_told_anything_clears(capture: Path, tmp_path: Path) -> None:
+    assert times_found(replayed(capture, tmp_path)[1]) == 0
 
 
 @pytest.mark.parametrize(

@@ -127,7 +127,9 @@ def test_dnstap_in_the_place_of_an_interface(tmp_path: Path) -> None:
 
 
 def test_the_roles_defaults_are_the_agents(tmp_path: Path) -> None:
-    config = load_config(written(tmp_path, sensor_interface="eth0", sensor_resolvers=["host"]))
+    config = load_config(
+        written(tmp_path, sensor_interface="eth0", sensor_resolvers=["host"], sensor_recipient="own_soc")
+    )
     least = tmp_path / "least.yml"
     least.write_text(
         "participant: isp_a\nsensor: ns1\nexchange: lab.example\nresolvers: [host]\n"

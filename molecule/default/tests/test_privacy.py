@@ -215,6 +215,15 @@ def test_no_stub_leaves_a_trace(evidence: Evidence, place: str) -> None:
     assert found(evidence.places[place], evidence.stubs) == set()
 
 
+@pytest.mark.parametrize("place", PLACES)
+def test_an_exchange_is_not_told_which_resolver_it_was(evidence: Evidence, place: str) -> None:
+    resolver = {str(address) for address in evidence.participant.resolver_address}
+    by_hand = (
+        place == "pcap"
+    )  # without the role's configuration, so that the same search has something to find
+    assert bool(found(evidence.places[place], resolver)) is by_hand
+
+
 @pytest.mark.parametrize(("place", "holds_transactions"), PLACES.items())
 def test_the_same_search_finds_what_is_planted(
     evidence: Evidence, lab: Lab, place: str, holds_transactions: bool
