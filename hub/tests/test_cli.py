@@ -196,7 +196,7 @@ def test_the_server_s_configuration_is_written_once_and_for_few_eyes(tmp_path: P
     path = written(tmp_path, "exchange: lab.example")
     passwords = tmp_path / "passwords"
     passwords.mkdir()
-    for user in ("setup", "ingest", "refine", "serve", "offboard"):
+    for user in ("setup", "ingest", "refine", "serve", "offboard", "backup"):
         (passwords / user).write_text(f"{user}-password-of-the-tests\n")
     output = tmp_path / "nats-server.conf"
     words = ("nats-config", "--config", str(path), "--passwords", str(passwords))

@@ -69,6 +69,8 @@ async def test_refine_reads_raw_and_writes_sie_and_serve_reads_that(broker: Brok
         ("ingest", SIE_DEDUPLICATED),
         ("setup", SUBJECT),
         ("setup", SIE_DEDUPLICATED),
+        ("backup", SUBJECT),
+        ("backup", SOURCE.position_subject),
     ],
 )
 async def test_nobody_else_writes(broker: Broker, user: str, subject: str) -> None:

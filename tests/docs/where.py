@@ -43,6 +43,16 @@ ELSEWHERE: Final = (
         "molecule/default/tests/test_ca_off_the_hub.py::test_a_hub_without_the_ca_s_key",
     ),
     Elsewhere(
+        "docs/how-to/back-up.md",
+        "systemctl start sie-hub-backup",
+        "molecule/default/tests/test_backup.py::test_a_backup_is_made_and_its_owners_alone",
+    ),
+    Elsewhere(
+        "docs/how-to/back-up.md",
+        "systemctl stop sie-hub-enrol",
+        "molecule/default/tests/test_backup.py::test_what_is_restored_is_the_registry_that_was",
+    ),
+    Elsewhere(
         "docs/how-to/diagnose.md",
         "sie-agent diagnose",
         "molecule/default/tests/test_diagnose.py::test_a_sensor_that_is_well_has_no_broken_link",

@@ -54,6 +54,8 @@ COMMANDS: Final[dict[str, Command]] = {
     "diagnose": Command("sie_hub.diagnose", "find the broken link of this hub, and say what to do"),
     "registry": Command("sie_hub.registry_cli", "show and change who may send and who may read"),
     "offboard": Command("sie_hub.offboard_cli", "let a participant go and purge what it has left"),
+    "backup": Command("sie_hub.backup_cli", "write what this hub cannot be built anew without"),
+    "restore": Command("sie_hub.backup_cli", "put a backup into a hub that was built anew"),
     "check-config": Command("sie_hub.cli", "check a configuration file and list every mistake in it"),
     "demo": Command("sie_hub.demo.cli", "run a whole hub on loopback and send it a generated sample"),
 }

@@ -109,6 +109,14 @@ USERS: Final = (
             for verb in ("INFO", "PURGE")
         ),
     ),
+    User(
+        "backup",
+        (
+            *(f"$JS.API.STREAM.INFO.{stream}" for stream in (POSITION, LEDGER)),
+            _last_of(POSITION, POSITION_SUBJECTS),
+            _last_of(LEDGER, LEDGER_SUBJECTS),
+        ),
+    ),
 )
 
 
