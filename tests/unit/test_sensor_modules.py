@@ -105,6 +105,21 @@ def test_waiting_answers_at_once_when_it_is_told_to(exchange: Exchange) -> None:
         assert (result["acknowledged"], result["observed"]) == (TRANSACTIONS, 0)
 
 
+def test_waiting_for_a_probe_says_why_there_is_none(exchange: Exchange) -> None:
+    wanted = {"nonce": "0" * 32, "timeout": 1.0}
+    result = run_module("wait_for_observation", exchange.agent | wanted)
+    assert result["failed"]
+    assert result["probe"]["outcome"] == "unprovable"
+    assert result["msg"].startswith("ns1: wss://")
+    assert "has no probe zone, so only acknowledgements tell what is received" in result["msg"]
+    assert result["acknowledged"] == TRANSACTIONS
+    rehearsed = run_module("wait_for_observation", exchange.agent | wanted, check=True)
+    assert "failed" not in rehearsed
+    assert "probe" not in rehearsed
+    wrong = run_module("wait_for_observation", exchange.agent | {"nonce": "www"})
+    assert wrong["msg"] == "nonce is www; it is 32 hexadecimal digits in lower case."
+
+
 def test_what_a_sensor_says_of_itself_holds_no_dns_data(exchange: Exchange) -> None:
     info = run_module("sensor_info", exchange.agent)
     assert (info["installed"], info["configured"], info["running"], info["problems"]) == (

@@ -1,14 +1,17 @@
 """The proof that a sensor is received: by its own certificate, in the exchange's probe zone."""
 
 import json
+import os
 import re
 import secrets
+import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
-from sie_lab import dns, traffic
+from sie_lab import dns, domains, traffic
 from sie_lab.hosts import on
-from sie_lab.machine import CommandError
+from sie_lab.machine import REPOSITORY, CommandError, run
 from sie_lab.topology import Lab, Participant
 
 from tests.fleet.reader import Reader, await_true
@@ -66,6 +69,25 @@ def test_what_is_looked_up_there_is_received_and_reaches_no_channel(
     # Nobody else is told of it.
     other = next(p for p in lab.participants.values() if p is not participant)
     assert probe(other, "--nonce", nonce, "--timeout", "0")["outcome"] == "not_received"
+
+
+def test_the_module_waits_for_a_probe(lab: Lab, participant: Participant) -> None:
+    nonce = secrets.token_hex(16)
+    traffic.look_up(lab, participant, f"{nonce}.probe.example", "A")
+    keys = domains.participant_keys(participant)
+    said = run(
+        [
+            Path(sys.executable).parent / "ansible",
+            *("all", "-i", f"{participant.sensor.management},"),
+            *("--user", "root", "--private-key", keys.private),
+            f"--ssh-common-args=-o UserKnownHostsFile={keys.known_hosts}",
+            *("-m", "sie_europe.passive_dns.wait_for_observation", "-a", f"nonce={nonce} timeout={WITHIN:g}"),
+        ],
+        environment=os.environ | {"ANSIBLE_CONFIG": str(REPOSITORY / "ansible.cfg")},
+    )
+    result = json.loads(said[said.index("{") :])
+    assert not result["changed"]
+    assert result["probe"]["outcome"] == "received"
 
 
 def test_a_sensor_on_the_resolver_makes_the_look_up_itself(lab: Lab) -> None:

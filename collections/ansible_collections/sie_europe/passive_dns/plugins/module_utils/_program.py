@@ -31,10 +31,13 @@ class Program:
         self.path = path
         self.config = config
 
-    def ask(self, *words, check=False):
-        """The JSON object that a command prints, with --check in check mode. Raises ProgramError."""
+    def ask(self, *words, check=False, answers=(0,)):
+        """The JSON object that a command prints, with --check in check mode. Raises ProgramError.
+
+        `answers` are the exit codes of a command that has answered, where it has others than 0.
+        """
         arguments = list(words) + ["--config", self.config] + (["--check"] if check else [])
-        output = self.say(*arguments)
+        output = self.say(*arguments, answers=answers)
         try:
             answer = json.loads(output)
         except ValueError:
@@ -46,15 +49,15 @@ class Program:
             )
         return answer
 
-    def say(self, *arguments):
-        """What a command prints. Raises ProgramError."""
+    def say(self, *arguments, answers=(0,)):
+        """What a command prints that ends with one of these codes. Raises ProgramError."""
         try:
             code, output, complaint = self._run_command(
                 [self.path] + list(arguments), expand_user_and_vars=False, handle_exceptions=False
             )
         except OSError as error:
             raise ProgramError("%s cannot be run: %s" % (self.path, error.strerror)) from None
-        if code != 0:
+        if code not in answers or (code != 0 and not output):
             raise ProgramError(sentence(complaint) or "%s ended with %d and said nothing" % (self.path, code))
         return output
 

@@ -11,6 +11,8 @@ short_description: Wait until the hub has what a sensor observed
 version_added: 0.1.0
 description:
   - Asks C(sie-agent status) until the hub has acknowledged as many more transactions as wanted, which it does when they are on its disk.
+  - With O(nonce) it lets C(sie-agent probe) ask the hub itself, over the sensor's own certificate and without any reader's key, whether it
+    has received one look-up.
   - Changes nothing, and does not itself make the resolver ask anybody.
 author:
   - The sie-fleet maintainers (!UNKNOWN)
@@ -26,6 +28,12 @@ options:
     description: For how many transactions more to wait. V(0) answers at once.
     type: int
     default: 1
+  nonce:
+    description:
+      - Wait for this probe in the place of a number of transactions. 32 hexadecimal digits, of which somebody has the resolver look up the
+        name below the exchange's probe zone.
+      - Fails where the hub has no probe zone, and where containers go as files over SSH, since such a sensor has no certificate to ask with.
+    type: str
   timeout:
     description: How long to wait, in seconds.
     type: float
@@ -68,6 +76,19 @@ EXAMPLES = r"""
   sie_europe.passive_dns.wait_for_observation:
     since: "{{ before.acknowledged }}"
     timeout: 30
+
+- name: Make up a name that nobody has looked up before
+  ansible.builtin.set_fact:
+    nonce: "{{ lookup('ansible.builtin.password', '/dev/null', length=32, chars=['abcdef', 'digits']) }}"
+
+- name: Look it up from the host of a client
+  ansible.builtin.command: dig @192.0.2.53 {{ nonce }}.probe.exchange.example
+  changed_when: false
+  delegate_to: client.example
+
+- name: Wait until the hub has received just that
+  sie_europe.passive_dns.wait_for_observation:
+    nonce: "{{ nonce }}"
 """
 
 RETURN = r"""
@@ -86,6 +107,14 @@ observed:
   type: int
   returned: always, if the agent answered
   sample: 1
+probe:
+  description: What became of O(nonce) - outcome, a sentence, and the stages that it has reached with the seconds until then.
+  type: dict
+  returned: with O(nonce), if the agent answered
+  sample:
+    outcome: received
+    sentence: the hub has received what this sensor captured of the look-up, question and answer
+    stages: {received: {seconds: 3.2, text: "udp query response, answered 12 ms after it was asked"}}
 uplink:
   description: State of the uplink and its last error.
   type: dict
@@ -98,6 +127,7 @@ waited:
   sample: 2.0
 """
 
+import re
 import time
 
 from ansible.module_utils.basic import AnsibleModule
@@ -132,11 +162,25 @@ def complaint(status, since, more, waited):
     )
 
 
+RECEIVED = 0
+NOT_RECEIVED = 3
+UNPROVABLE = 1
+NONCE = re.compile("[0-9a-f]{32}$")
+
+
+def probed(agent, nonce, timeout):
+    """What the hub says of a probe. Raises ProgramError."""
+    words = ("probe", "--json", "--nonce", nonce, "--timeout", str(timeout))
+    proof = agent.ask(*words, answers=(RECEIVED, NOT_RECEIVED, UNPROVABLE))
+    return {name: proof[name] for name in ("outcome", "sentence", "stages")}
+
+
 def main():
     module = AnsibleModule(
         argument_spec=dict(
             since=dict(type="int"),
             more=dict(type="int", default=1),
+            nonce=dict(type="str", no_log=False),
             timeout=dict(type="float", default=60.0),
             interval=dict(type="float", default=1.0),
             config=dict(type="path", default=_program.AGENT_CONFIG),
@@ -145,7 +189,10 @@ def main():
         supports_check_mode=True,
     )
     agent = _program.Program(module.run_command, module.params["program"], module.params["config"])
-    more = module.params["more"]
+    nonce = module.params["nonce"]
+    if nonce is not None and not NONCE.match(nonce):
+        module.fail_json(msg="nonce is %s; it is 32 hexadecimal digits in lower case." % nonce)
+    more = 0 if nonce is not None else module.params["more"]
     began = time.monotonic()
     try:
         status = agent.ask("status", "--json")
@@ -156,9 +203,16 @@ def main():
                 module.fail_json(msg=complaint(status, since, more, waited), **result(status, since, waited))
             time.sleep(module.params["interval"])
             status = agent.ask("status", "--json")
+        told = {}
+        if nonce is not None and not module.check_mode:
+            told["probe"] = probed(agent, nonce, module.params["timeout"])
+            status = agent.ask("status", "--json")
     except _program.ProgramError as error:
         module.fail_json(msg=str(error))
-    module.exit_json(changed=False, **result(status, since, time.monotonic() - began))
+    told.update(result(status, since, time.monotonic() - began))
+    if "probe" in told and told["probe"]["outcome"] != "received":
+        module.fail_json(msg="%s: %s." % (status["sensor"], told["probe"]["sentence"]), **told)
+    module.exit_json(changed=False, **told)
 
 
 if __name__ == "__main__":
