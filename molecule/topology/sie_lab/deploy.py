@@ -44,8 +44,11 @@ OF_PARTICIPANTS = ("onboard_participant", "configure_my_sensor")
 BY_PARTICIPANTS = ("configure_my_sensor", "rotate_keys", "diagnose", "upgrade", "rollback")
 WITH_BUNDLE = Path(__file__).resolve().parent / "with_bundle.sh"
 TOLD = ("signer", "passphrase")  # what the operator tells a participant by another way
-# What a playbook configures and installs on a host, as one line for each file.
-CONFIGURED = "find /etc /opt -xdev -type f -printf '%p %s %T@\\n' | sort"
+# What a playbook configures, installs and has programs note on a host, as one line for each file.
+CONFIGURED = (
+    "find /etc /opt /var/lib/sie-hub-enrol /var/lib/private/sie-agent/identity -xdev -type f"
+    " -printf '%p %s %T@\\n' 2>/dev/null | sort"
+)
 RECAP = re.compile(r"^\S+\s+:\s+ok=\d+\s+changed=(\d+)", re.MULTILINE)
 
 
@@ -83,7 +86,8 @@ def playbook(lab: Lab, name: str, participant: str | None, options: Sequence[str
 
 def rehearse(lab: Lab, name: str, participant: str | None, options: Sequence[str] = ()) -> int:
     """A playbook in check mode; how many tasks would change something. LabError if one did."""
-    host = lab.hub if participant is None else lab.participant(participant).sensor
+    theirs = None if name not in BY_PARTICIPANTS else participant
+    host = lab.hub if theirs is None else lab.participant(theirs).sensor
     before = on(host, "sh", "-c", CONFIGURED)
     would_change = playbook(lab, name, participant, ["--check", *options])
     if on(host, "sh", "-c", CONFIGURED) != before:

@@ -121,6 +121,7 @@ def test_a_hubs_releases_come_and_go_in_traffic(lab: Lab, reader: Reader, hubs: 
         _refused(lab, "upgrade", None, ["-e", f"hub_release={hubs.unwell}"], back)
         assert _in_use(lab.hub, "sie-hub") == newer
 
+        assert deploy.rehearse(lab, "rollback", None) > 0
         assert deploy.playbook(lab, "rollback", None) > 0
         assert _in_use(lab.hub, "sie-hub") == first
         _refused(lab, "rollback", None, [], f"no release before {first} to go back to; give one of")
@@ -164,6 +165,7 @@ def test_a_sensors_releases_come_and_go_in_traffic(
     failing.join()
     assert _in_use(sensor, "sie-agent") == newer
 
+    assert deploy.rehearse(lab, "rollback", WHO) > 0
     assert deploy.playbook(lab, "rollback", WHO) > 0
     assert _in_use(sensor, "sie-agent") == first
     _look_up(lab, participant, f"back.{zone}")
