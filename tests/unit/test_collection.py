@@ -19,6 +19,7 @@ REPOSITORY = Path(__file__).parents[2]
 COLLECTION = REPOSITORY / "collections/ansible_collections/sie_europe/passive_dns"
 PLAYBOOKS = tuple(sorted(path.stem for path in (COLLECTION / "playbooks").glob("*.yml")))
 HOW_TO = {
+    "hub": "build-a-hub.md",
     "diagnose": "diagnose.md",
     "renewals": "rotate-keys.md",
     "sign_request": "ca-off-the-hub.md",
@@ -191,8 +192,7 @@ def test_every_playbook_is_documented(playbook: str) -> None:
     fqcn = f"sie_europe.passive_dns.{playbook}"
     assert fqcn in (COLLECTION / "README.md").read_text()
     assert f"ansible-playbook {fqcn}" in (COLLECTION / f"playbooks/{playbook}.yml").read_text()
-    if playbook in HOW_TO:
-        assert f"ansible-playbook {fqcn}" in (REPOSITORY / "docs/how-to" / HOW_TO[playbook]).read_text()
+    assert f"ansible-playbook {fqcn}" in (REPOSITORY / "docs/how-to" / HOW_TO[playbook]).read_text()
 
 
 def test_every_module_is_listed() -> None:
