@@ -97,6 +97,31 @@ def faults(host: Host, unit: str, expected: Expected) -> list[str]:
     return [fault for fault, found in wrong.items() if found]
 
 
+OURS = "/etc/systemd/system/sie-*"
+
+
+def unread(host: Host, files: str) -> list[str]:
+    """What systemd objects to in unit files: a line that it cannot read is a protection that is not there."""
+    units = [unit for unit in on(host, "sh", "-c", f"ls {files}").split() if "@" not in unit]
+    said = on(host, "sh", "-c", f"systemd-analyze verify --man=no {' '.join(units)} 2>&1 || true")
+    return [line for line in said.splitlines() if any(unit in line for unit in units)]
+
+
+@pytest.mark.parametrize("who", ["hub", "isp_a", "uni_b"])
+def test_systemd_reads_every_line_of_our_units(lab: Lab, who: str) -> None:
+    host = lab.hub if who == "hub" else lab.participant(who).sensor
+    assert unread(host, OURS) == []
+
+
+def test_a_line_that_systemd_cannot_read_is_found(lab: Lab) -> None:
+    path = f"/run/systemd/system/{NAKED}-unread.service"
+    on(lab.hub, "tee", path, stdin="[Service]\nExecStart=/bin/true\nLimitCORE=0# no core\n")
+    try:
+        assert len(unread(lab.hub, path)) == 1
+    finally:
+        on(lab.hub, "rm", path)
+
+
 @pytest.mark.parametrize("unit", HUB_UNITS)
 def test_a_program_of_the_hub_is_confined(lab: Lab, unit: str) -> None:
     state = "/var/lib/nats" if unit == "nats-server" else f"/var/lib/{unit}"
