@@ -24,6 +24,7 @@ from sie_core.sielink_pb2 import (
     FATAL_ERROR,
     FINISHED,
     HEARTBEAT,
+    INFORMATIONAL,
     LOG_RECORD,
     NMSG_CONTAINER,
     SHUTDOWN,
@@ -709,9 +710,27 @@ def record(text: bytes) -> Message:
     return data(1, octets=text, payloadType=ACCOUNTING_RECORD)
 
 
+def crowded() -> Message:
+    """The smallest fields, without number."""
+    built = message(TOPOLOGY_MESSAGE)
+    for _ in range(limits.MAX_CONTROL // 2):
+        built.topology.subscription.add()
+    return built
+
+
+def talkative() -> Message:
+    """A container with a speech beside it."""
+    built = data(1, octets=bytes(100_000))
+    built.alert.level = INFORMATIONAL
+    built.alert.message = bytes(limits.MAX_CONTROL)
+    return built
+
+
 @pytest.mark.parametrize(
     ("bad", "words"),
     [
+        (crowded(), "octets beside the data of a payload, over 65536"),
+        (talkative(), "octets beside the data of a payload, over 65536"),
         (ack(1), "nobody asked for"),
         (hello(), "second hello"),
         (data(0), "payload 0 after 0"),

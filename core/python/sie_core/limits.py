@@ -25,9 +25,10 @@ MAX_PAYLOAD: Final = 4 << 20
 hub's message server takes in one message."""
 
 MAX_CONTROL: Final = 64 << 10
-"""A message that carries no container: every one from a hub, every one before a version is agreed, and the
-accounting record with 1 KiB around it. A topology of 10,000 channels takes 30 KiB. A peer's acknowledgements
-cost memory while they are decoded, 5,000 of 13 octets at most."""
+"""A message beside the data of its payload, which is all of one that carries no container: every one from a
+hub, every one before a version is agreed, and the accounting record with 1 KiB around it. A topology of
+10,000 channels takes 30 KiB. A peer's acknowledgements cost memory while they are decoded, 5,000 of 13 octets
+at most."""
 
 MAX_DATA_MESSAGE: Final = MAX_PAYLOAD + MAX_CONTROL
 """The largest message of a version-2 sensor: one payload and the fields around it, which need 100 octets."""

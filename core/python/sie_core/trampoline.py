@@ -56,6 +56,7 @@ from sie_core.sielink_pb2 import (
     Payload,
 )
 from sie_core.sielink_pb2 import LossCounter as LossCounterMessage
+from sie_core.sielink_size import octets_beside_data
 
 SUPPORTED_VERSIONS: Final = frozenset({1, 2})
 
@@ -310,8 +311,13 @@ def _decode(octets: bytes, most: int) -> Message:
     if len(octets) > most:
         raise _Broken(f"a message of {len(octets)} octets, over {most}")
     try:
+        beside = octets_beside_data(octets) if len(octets) > limits.MAX_CONTROL else 0
+        if beside > limits.MAX_CONTROL:
+            raise _Broken(
+                f"a message with {beside} octets beside the data of a payload, over {limits.MAX_CONTROL}"
+            )
         message = Message.FromString(octets)
-    except DecodeError:
+    except (DecodeError, ValueError):
         raise _Broken(f"a message of {len(octets)} octets that is no sielink message") from None
     if not message.IsInitialized():
         raise _Broken("a message without its required fields")
