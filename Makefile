@@ -125,7 +125,7 @@ changelog: develop ## write the collection's changelog from its fragments
 
 # Scenarios that share one house, in the order in which they find it. `make test` has time for some of them.
 SCENARIOS = default rotation hostile
-test-all: SCENARIOS = default span rotation upgrade_rollback offboard hostile offline
+test-all: SCENARIOS = default span rotation drop upgrade_rollback offboard hostile offline
 
 .PHONY: test test-all test-unit test-rust test-fleet test-dnstap
 test: lint test-rust fuzz-quick test-unit test-fleet ## everything that CI runs
