@@ -229,12 +229,22 @@ def _rsync_delivers_once_and_no_more(lab: Lab, user: str, address: str) -> None:
         on(host, *rsync, "--remove-source-files", f"/root/{name}", f"{user}@{address}:up/ch{LEGACY_CHANNEL}/")
         await_true(lambda: on(lab.hub, "ls", there) == "", WITHIN, "the file taken in")
     assert _taken(lab, LEGACY) == before + 1
+    on(host, "ln", "-sfn", "/etc/passwd", "/root/legacy_link")
+    on(host, *rsync, "--links", "/root/legacy_link", f"{user}@{address}:up/ch{LEGACY_CHANNEL}/")
+    await_true(lambda: _leads_to(lab, user) != "", WITHIN, "the link refused")
+    assert _leads_to(lab, user) == "/rsyncd-munged//etc/passwd", "it leads nowhere"
+    on(lab.hub, "find", f"{DROP}/refused", "-type", "l", "-delete")
     with pytest.raises(CommandError):
         on(host, *rsync, f"{user}@{address}:up/accounts.json", "/root/legacy_read")
     with pytest.raises(CommandError):
         on(host, *rsync, f"/root/{name}.not", f"{user}@{address}:../../etc/cron.d/")
     with pytest.raises(CommandError):
         on(host, *shell.split(), f"{user}@{address}", "id")
+
+
+def _leads_to(lab: Lab, user: str) -> str:
+    """Where the link leads that an account has sent and ingest has laid aside; empty while there is none."""
+    return on(lab.hub, "find", f"{DROP}/refused", "-name", f"*{user}*", "-type", "l", "-printf", "%l").strip()
 
 
 def _nothing_but_files(account: Account, private: str) -> None:
