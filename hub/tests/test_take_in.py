@@ -422,6 +422,22 @@ async def test_an_account_holds_little_in_memory_however_many_streams_it_names(p
     assert len(place.take_in._writers) == STREAMS_KEPT
 
 
+async def test_a_turn_has_so_many_octets_and_what_only_grows_is_not_asked_for_at_once(
+    place: Drop, broker: Broker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(drop, "ROUND_OCTETS", 2 * len(NMSG))
+    for number in range(5):
+        (place.channel(9, 203) / f"{number}.nmsg").write_bytes(NMSG)
+    assert await place.take_in.round()
+    assert len(await broker.raw()) == 2
+    assert await place.take_in.round()
+    assert not await place.take_in.round()
+    assert len(await broker.raw()) == 5
+    for number in range(5):
+        (place.channel(9, 203) / f"{number}.nmsg").write_bytes(NMSG[:-1])
+    assert not await place.take_in.round(), "they are looked at again in a second"
+
+
 async def test_files_beyond_what_a_source_may_deliver_wait(
     place: Drop, broker: Broker, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -31,6 +31,9 @@ from sie_hub.streams import MAX_MESSAGE
 ROUND_FILES: Final = 64
 """Files of one account that are taken in before it is another one's turn."""
 
+ROUND_OCTETS: Final = 64 << 20
+"""And their octets, of which one file may have as many: a second of a slow disk."""
+
 TRIMMED_FILES: Final = 1000
 """Files beyond its quota that are taken from an account before it is another one's turn: some seconds."""
 
@@ -193,7 +196,7 @@ class Folder:
                         shown = sorted(name for name in names(channel) if not name.startswith("."))
                         total += len(shown)
                         files += _files(channel, int(match[1]), shown[: ROUND_FILES - len(files)])
-        return Listing(files, total, below)
+        return Listing(_of_one_turn(files), total, below)
 
     def clear_abandoned(self) -> int:
         """Remove what uploads that broke off long ago have left; returns how many files."""
@@ -339,6 +342,15 @@ def _account_of(refused: str) -> str:
 
 def _opened(path: Path) -> AbstractContextManager[int]:
     return within(None, str(path))
+
+
+def _of_one_turn(files: list[Waiting]) -> list[Waiting]:
+    octets = 0
+    for count, file in enumerate(files):
+        octets += file.size if file.size <= MAX_FILE else 0  # larger ones are refused unread
+        if count and octets > ROUND_OCTETS:
+            return files[:count]
+    return files
 
 
 def _files(directory: int, channel: int, listed: Iterable[str]) -> Iterator[Waiting]:

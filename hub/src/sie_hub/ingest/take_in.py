@@ -20,7 +20,6 @@ from sie_core.trampoline import BrokenRecord, counters_from
 from sie_hub import log
 from sie_hub.ingest.admission import TOO_MANY, Refused, check_standing
 from sie_hub.ingest.drop import (
-    ROUND_FILES,
     TORN_AFTER,
     TRIMMED_FILES,
     Folder,
@@ -51,6 +50,10 @@ STREAMS_KEPT: Final = 4
 second after its spool began anew."""
 
 _log = logging.getLogger(__name__)
+
+
+class _Growing(Exception):
+    """A file is not whole and may still become so: whoever puts files there renames them when they are."""
 
 
 class TakeIn:
@@ -96,9 +99,9 @@ class TakeIn:
                 continue
             try:
                 self._check(source)
-                found = await self._account(source, folder)
+                found, left = await self._account(source, folder)
                 waiting += found
-                more = more or found > ROUND_FILES
+                more = more or left
             except Refused as refused:
                 held += await self._hold(folder)
                 self._complain(folder, refused.sentence)
@@ -123,13 +126,16 @@ class TakeIn:
 
     # --- one account ------------------------------------------------------------------------------------
 
-    async def _account(self, source: Sensor | Upload, folder: Folder) -> int:
-        """Take in what one account has put there. Returns how many files it had."""
+    async def _account(self, source: Sensor | Upload, folder: Folder) -> tuple[int, bool]:
+        """Take in what one account has put there.
+
+        Returns how many files it had, and whether what this turn has left is worth a look at once."""
         # Read before the files are listed: whatever it says was delivered is among them, or taken already.
         accounts = await asyncio.to_thread(folder.accounts)
         listing = await asyncio.to_thread(folder.waiting)
         files, total, _below = listing
         streams: dict[int, StreamWriter] = {}
+        growing = 0
         for file in files:
             fault = refusal(file, source.channels)
             if fault is None and file.numbered is not None:
@@ -137,7 +143,10 @@ class TakeIn:
                 fault = await self._numbered(source, folder, writer, file, file.numbered)
                 streams[file.numbered.stream] = writer
             elif fault is None:
-                fault = await self._named(source, folder, file)
+                try:
+                    fault = await self._named(source, folder, file)
+                except _Growing:
+                    growing += 1
             if fault is not None:
                 await self._refuse(folder, file, fault)
         for stream, writer in streams.items():
@@ -151,7 +160,7 @@ class TakeIn:
             self._hear(source, folder, accounts)
         if listing.over(self._quota):
             await self._trim(folder)
-        return total
+        return total, len(files) > growing and total > len(files)
 
     async def _hold(self, folder: Folder) -> int:
         """Leave what an account has put there that may not deliver, within its quota; how many files."""
@@ -224,9 +233,7 @@ class TakeIn:
             return grown
         if not whole(data, compressed=False):
             if file.age < TORN_AFTER:
-                return (
-                    None  # it may still be growing: whoever puts files there renames them when they are whole
-                )
+                raise _Growing
             return Refusal("torn", "it does not consist of whole NMSG containers")
         parts = pieces(data)
         if isinstance(parts, Refusal):
