@@ -9,7 +9,7 @@ import yaml
 from ansible_collections.sie_europe.passive_dns.plugins.module_utils import _upstream
 
 from tests.unit.ansible_module import run_module
-from tests.unit.test_sensor_settings import ROLE, rendered
+from tests.unit.test_sensor_settings import ROLE, holds, rendered
 
 AS_CLIENTS = "and asks there with recursion desired (RD=1), as clients do"
 FORWARDS = f"forwards everything to 192.0.2.1 {AS_CLIENTS}"
