@@ -92,6 +92,7 @@ def anew(lab: Lab) -> Iterator[str]:
         lab.hub,
         "systemd-run",
         "--quiet",
+        "--collect",
         f"--unit={UNIT}",
         "/usr/sbin/nats-server",
         "-c",
