@@ -184,9 +184,10 @@ def test_a_bar_without_its_peer_is_not_judged() -> None:
 def test_what_children_and_threads_use_is_counted_and_failures_are_told(tmp_path: Path) -> None:
     log = tmp_path / "log"
     burn = "i=0; while [ $i -lt 200000 ]; do i=$((i+1)); done"
-    alone = run(["sh", "-c", burn], {}, log)
-    both = run(["sh", "-c", f"({burn}) & ({burn}); wait"], {}, log)
-    assert both.cpu > 1.4 * alone.cpu
+    # What else the machine does makes the same work cost more, never less: the least of a few runs counts.
+    alone = min(run(["sh", "-c", burn], {}, log).cpu for _ in range(4))
+    both = min(run(["sh", "-c", f"({burn}) & ({burn}); wait"], {}, log).cpu for _ in range(4))
+    assert both > 1.4 * alone
     with pytest.raises(Failed, match="ended with 3: no such thing"):
         run(["sh", "-c", "echo no such thing >&2; exit 3"], {}, log)
 
