@@ -90,8 +90,8 @@ def shown(lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> Shown:
             facts=facts,
         )
         folder = output / NEWCOMER
-        with tarfile.open(folder / f"{NEWCOMER}-onboarding.tar.gz") as bundle:
-            bundle.extractall(folder, filter="data")
+        bundle = folder / f"{NEWCOMER}-onboarding.tar.gz"
+        subprocess.run(["tar", "--extract", "--file", bundle, "--directory", folder], check=True)
         signer = (folder / f"{NEWCOMER}-signer.txt").read_text().strip()
         inventory = deploy.sensor_inventory(lab, known, folder / f"{NEWCOMER}-onboarding", signer)
         keys = domains.participant_keys(known)
