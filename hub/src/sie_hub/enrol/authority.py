@@ -67,9 +67,7 @@ def certify_ca(
     """
     certificate_file = directory / "ca.pem"
     if certificate_file.exists():
-        certificate = load_certificate(certificate_file)
-        if not belong_together(certificate, key):
-            raise AuthorityError(f"{certificate_file} and the key given do not belong together")
+        certificate = authority_of(certificate_file, key)
         return Made(False, certificate_file, directory / "ca.key", certificate)
     certificate = identity.make_ca(key, exchange, now=now, random=random)
     if not check:
@@ -124,7 +122,7 @@ def make_server_certificate(
     link_file = ca_directory / "link.pem"
     links = load_certificates(link_file) if link_file.exists() else []
     certificate_file, key_file = out / f"{name}.pem", out / f"{name}.key"
-    wanted = sorted(set(dns_names)), sorted(set(addresses), key=lambda one: (one.version, int(one)))
+    wanted = in_order(dns_names, addresses)
     present = good_server_certificate(certificate_file, key_file, ca, links, wanted, now)
     if present is not None and not renew:
         return Made(False, certificate_file, key_file, present)
@@ -158,9 +156,7 @@ def sign_request(
     if ca_key is None:
         ca, ca_key = load_ca(ca_directory / "ca.pem", ca_directory / "ca.key")
     else:
-        ca = load_certificate(ca_directory / "ca.pem")
-        if not belong_together(ca, ca_key):
-            raise AuthorityError(f"{ca_directory / 'ca.pem'} and the key given do not belong together")
+        ca = authority_of(ca_directory / "ca.pem", ca_key)
     exchange = identity.ca_exchange(ca)
     if exchange is None:
         raise AuthorityError(f"{ca_directory / 'ca.pem'}: this is the CA of no exchange")
@@ -178,6 +174,14 @@ def load_ca(certificate_file: Path, key_file: Path) -> tuple[x509.Certificate, P
         remedy = ": a change of the CA was cut short, finish it by `sie-hub ca rotate`" if cut_short else ""
         raise AuthorityError(f"{certificate_file} and {key_file} do not belong together{remedy}")
     return certificate, key
+
+
+def authority_of(ca_file: Path, key: PrivateKey) -> x509.Certificate:
+    """The CA's certificate, once it is that of a key which lies elsewhere. Raises AuthorityError."""
+    certificate = load_certificate(ca_file)
+    if not belong_together(certificate, key):
+        raise AuthorityError(f"{ca_file} and the key on standard input do not belong together")
+    return certificate
 
 
 def load_certificate(path: Path) -> x509.Certificate:
@@ -203,6 +207,13 @@ def load_key(path: Path) -> PrivateKey:
         raise AuthorityError(f"{path}: this key cannot be read: {error.strerror}") from None
     except IdentityError as error:
         raise AuthorityError(f"{path}: {error}") from None
+
+
+def in_order(
+    dns_names: Sequence[str], addresses: Sequence[Address]
+) -> tuple[Sequence[str], Sequence[Address]]:
+    """A server's names and addresses, each once, as a certificate lists them."""
+    return sorted(set(dns_names)), sorted(set(addresses), key=lambda one: (one.version, int(one)))
 
 
 def good_server_certificate(

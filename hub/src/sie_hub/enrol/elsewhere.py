@@ -23,8 +23,10 @@ from sie_hub.enrol.authority import (
     PUBLIC_MODE,
     SECRET_MODE,
     AuthorityError,
+    authority_of,
     belong_together,
     good_server_certificate,
+    in_order,
     load_certificate,
     load_key,
 )
@@ -57,7 +59,7 @@ def server_request(
     A key that waits already is asked for again. Raises AuthorityError and OSError.
     """
     ca = load_certificate(ca_file)
-    wanted = sorted(set(dns_names)), sorted(set(addresses), key=lambda one: (one.version, int(one)))
+    wanted = in_order(dns_names, addresses)
     present = good_server_certificate(out / f"{name}.pem", out / f"{name}.key", ca, [], wanted, now)
     if present is not None and not renew:
         return Asked(False, None)
@@ -112,14 +114,6 @@ def install_server_certificate(ca_file: Path, out: Path, name: str, pem: bytes) 
     replace_file(certificate_file, identity.certificate_to_pem(certificate), mode=PUBLIC_MODE)
     sync_directory(out)
     return True
-
-
-def authority_of(ca_file: Path, key: PrivateKey) -> x509.Certificate:
-    """The CA's certificate, once it is that of a key. Raises AuthorityError."""
-    certificate = load_certificate(ca_file)
-    if not belong_together(certificate, key):
-        raise AuthorityError(f"{ca_file} and the key on standard input do not belong together")
-    return certificate
 
 
 def key_and_request(pem: bytes) -> tuple[PrivateKey, bytes]:
