@@ -138,12 +138,17 @@ test-unit: develop
 	sh molecule/topology/prerequisites.sh
 	$(BIN)/pytest
 
+# molecule prints its own summary last; what failed is said once more after it.
+FAILURES := $(CURDIR)/dist/test-failures
+MOLECULE = cd $(CURDIR) && rm -f $(FAILURES) && mkdir -p $(dir $(FAILURES)) && SIE_TEST_FAILURES=$(FAILURES) $(BIN)/molecule
+OR_SAY_WHAT_FAILED = || { cat $(FAILURES) 2>/dev/null; exit 1; }
+
 test-fleet: develop
-	cd $(CURDIR) && $(BIN)/molecule destroy --scenario-name default
-	cd $(CURDIR) && $(BIN)/molecule test $(SCENARIOS:%=--scenario-name %)
+	$(MOLECULE) destroy --scenario-name default
+	$(MOLECULE) test $(SCENARIOS:%=--scenario-name %) $(OR_SAY_WHAT_FAILED)
 
 test-dnstap: develop ## Unbound, BIND and PowerDNS Recursor bring their dnstap to a sensor (root)
-	cd $(CURDIR) && $(BIN)/molecule test --scenario-name dnstap
+	$(MOLECULE) test --scenario-name dnstap $(OR_SAY_WHAT_FAILED)
 
 .PHONY: fuzz fuzz-quick
 FUZZ_SECONDS ?= 600

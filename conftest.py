@@ -8,6 +8,9 @@ import pytest
 
 # What a machine may lack even in CI, because no package brings it; these words stand in the skip's reason.
 NOT_TO_BE_HAD_EVERYWHERE = ("interoperability vectors", "nmsgtool", "the module proxy has no")
+# Where failures are noted for who runs tests by a program that prints pages after them, and how much of each.
+FAILURES_NOTED_IN = os.environ.get("SIE_TEST_FAILURES")
+FAILURE_LINES = 12
 VECTORS_BESIDE_CHECKOUT = Path(__file__).resolve().parent.parent / "shared" / "vectors"
 
 
@@ -34,6 +37,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if item.get_closest_marker("root"):
             item.add_marker(pytest.mark.skip(reason="needs root: network namespaces and AF_PACKET"))
+
+
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    """Notes a failure: what failed, and the end of what it said."""
+    if report.failed and FAILURES_NOTED_IN:
+        said = report.longreprtext.splitlines()[-FAILURE_LINES:]
+        with Path(FAILURES_NOTED_IN).open("a", encoding="utf-8") as notes:
+            notes.write("\n    ".join([f"{report.when} of {report.nodeid} failed:", *said]) + "\n")
 
 
 def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
