@@ -3,11 +3,9 @@
 import argparse
 import asyncio
 import json
-from collections.abc import AsyncIterator, Coroutine
-from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import Final
 
 from sie_core.files import acting_as_owner
 from sie_core.settings import Config
@@ -25,9 +23,9 @@ from sie_hub.backup import (
     unpack,
 )
 from sie_hub.cli import EXIT_CODES, EXIT_OK, add_config_argument
-from sie_hub.config import load_config, read_secret
+from sie_hub.config import load_config
 from sie_hub.enrol.cli import speaking
-from sie_hub.nats_errors import Unavailable
+from sie_hub.nats_command import add_timeout_argument, in_time, linked
 from sie_hub.nats_link import Link
 from sie_hub.registry_edit import MODE as REGISTRY_MODE
 from sie_hub.streams import LEDGER, LEDGER_SUBJECTS, POSITION, POSITION_SUBJECTS
@@ -39,8 +37,7 @@ KEPT: Final = 14  # two weeks of days: long enough to notice over a holiday what
 NATS_TIMEOUT: Final = 60.0  # seconds, for a hundred thousand subjects one after another at 0.5 ms each
 MAX_SUBJECTS: Final = 100_000  # nats-server names no more in one answer
 TOGETHER: Final = 64  # questions under way at a time
-
-T = TypeVar("T")
+AGAIN: Final = ": run this again when nats-server is well"
 
 
 def configure(command: str, parser: argparse.ArgumentParser) -> None:
@@ -53,13 +50,7 @@ def configure(command: str, parser: argparse.ArgumentParser) -> None:
         metavar="DIR",
         help="the directory with one file for each NATS user (default: /etc/sie-hub/nats)",
     )
-    parser.add_argument(
-        "--timeout",
-        type=float,
-        default=NATS_TIMEOUT,
-        metavar="SECONDS",
-        help=f"how long nats-server may take (default: {NATS_TIMEOUT:.0f})",
-    )
+    add_timeout_argument(parser, NATS_TIMEOUT)
     parser.epilog = EXIT_CODES
     if command == "backup":
         parser.description = (
@@ -105,7 +96,7 @@ def _backup(arguments: argparse.Namespace) -> int:
     ):
         found = files_in(directory, endings)
         members |= {f"{folder}/{name}": data for name, data in found.items()}
-    streams = _asked(config, arguments, _read_streams(config, arguments))
+    streams = in_time(config, arguments.timeout, _read_streams(config, arguments), AGAIN)
     for stream, entries in streams.items():
         members[f"streams/{stream}.ndjson"] = b"".join(entry.as_line() for entry in entries)
     path, removed = keep(arguments.directory, pack(config["exchange"], made, members), made, arguments.keep)
@@ -124,7 +115,7 @@ def _restore(arguments: argparse.Namespace) -> int:
     streams = {stream: entries_in(members.get(f"streams/{stream}.ndjson", b"")) for stream in STREAMS}
     registry = below(members, "registry")
     enrol = {kind: below(members, f"enrol/{kind}") for kind in ("tokens", "renewals")}
-    _asked(config, arguments, _write_streams(config, arguments, streams))
+    in_time(config, arguments.timeout, _write_streams(config, arguments, streams), AGAIN)
     if not arguments.check:
         with acting_as_owner(config["enrol.state"]) as state:
             for kind, files in enrol.items():
@@ -163,7 +154,7 @@ def _fits(config: Config, archive: Path, exchange: str, members: dict[str, bytes
 
 
 async def _read_streams(config: Config, arguments: argparse.Namespace) -> dict[str, list[Entry]]:
-    async with _linked(config, arguments, "backup") as link:
+    async with linked(config, "backup", arguments.nats_passwords / "backup") as link:
         return {stream: await _entries(link, stream, subjects) for stream, subjects in STREAMS.items()}
 
 
@@ -171,7 +162,7 @@ async def _write_streams(
     config: Config, arguments: argparse.Namespace, streams: dict[str, list[Entry]]
 ) -> None:
     """Put every entry in place. Cut short, it is taken up by running it again; a hub in use is refused."""
-    async with _linked(config, arguments, "backup") as link:
+    async with linked(config, "backup", arguments.nats_passwords / "backup") as link:
         for stream, entries in streams.items():
             if other := differing(await _entries(link, stream, STREAMS[stream]), entries):
                 raise BackupError(
@@ -180,7 +171,8 @@ async def _write_streams(
                 )
     if arguments.check:
         return
-    async with _linked(config, arguments, "ingest") as link:  # the one user that may write to them
+    # The one user that may write to them.
+    async with linked(config, "ingest", arguments.nats_passwords / "ingest") as link:
         for entries in streams.values():
             for entry in entries:
                 await link.publish(entry.subject, entry.data, entry.headers)
@@ -203,27 +195,3 @@ async def _entries(link: Link, stream: str, pattern: str) -> list[Entry]:
             if message is not None  # purged meanwhile
         ]
     return entries
-
-
-@asynccontextmanager
-async def _linked(config: Config, arguments: argparse.Namespace, user: str) -> AsyncIterator[Link]:
-    password = read_secret(arguments.nats_passwords / user)
-    link = Link(config["nats.url"], user, password, lambda _sentence: None)
-    await link.open()
-    try:
-        yield link
-    finally:
-        await link.close()
-
-
-def _asked(config: Config, arguments: argparse.Namespace, work: Coroutine[Any, Any, T]) -> T:
-    """What nats-server has to say in time. Raises BackupError."""
-
-    async def in_time() -> T:
-        return await asyncio.wait_for(work, arguments.timeout)
-
-    try:
-        return asyncio.run(in_time())
-    except (TimeoutError, Unavailable) as error:
-        why = str(error) or f"not ready within {arguments.timeout:g} s"
-        raise BackupError(f"{config['nats.url']}: {why}: run this again when nats-server is well") from None

@@ -1,18 +1,22 @@
 """`sie-hub streams` and `sie-hub nats-config`: what must be there before the units start."""
 
 import argparse
-import asyncio
 import json
 from pathlib import Path
+from typing import Final
 
 from sie_core.settings import ConfigError
 from sie_hub import log
 from sie_hub.cli import EXIT_FAILURE, EXIT_OK, add_config_argument
 from sie_hub.config import load_config, read_secret
 from sie_hub.files import replace_file
+from sie_hub.nats_command import NotInTime, add_timeout_argument, in_time, linked
 from sie_hub.nats_config import USERS, render
-from sie_hub.nats_link import Link, open_link
 from sie_hub.streams import ensure_streams
+
+NATS_TIMEOUT: Final = (
+    30.0  # seconds for nats-server to be there, which has just been started, and to make them
+)
 
 
 def configure(command: str, parser: argparse.ArgumentParser) -> None:
@@ -21,9 +25,7 @@ def configure(command: str, parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--check", action="store_true", help="say what would change, and change nothing")
     if command == "streams":
         parser.description = f"{parser.description} Prints one JSON object: changed, and what became of each."
-        parser.add_argument(
-            "--timeout", type=float, default=30.0, metavar="SECONDS", help="how long to wait for nats-server"
-        )
+        add_timeout_argument(parser, NATS_TIMEOUT)
         parser.set_defaults(run=_streams)
     else:
         parser.add_argument(
@@ -47,19 +49,13 @@ def _streams(arguments: argparse.Namespace) -> int:
     config = load_config(arguments.config)
 
     async def ensure() -> dict[str, str]:
-        link: Link = await open_link(config, "setup", on_lost=lambda _sentence: None)
-        try:
+        async with linked(config, "setup") as link:
             return await ensure_streams(link.jetstream, dry_run=arguments.check)
-        finally:
-            await link.close()
-
-    async def in_time() -> dict[str, str]:
-        return await asyncio.wait_for(ensure(), arguments.timeout)
 
     try:
-        outcome = asyncio.run(in_time())
-    except TimeoutError:
-        print(json.dumps({"error": f"{config['nats.url']}: not ready within {arguments.timeout:g} s"}))
+        outcome = in_time(config, arguments.timeout, ensure())
+    except NotInTime as failure:
+        print(json.dumps({"error": str(failure)}))
         return EXIT_FAILURE
     print(json.dumps({"changed": any(o != "unchanged" for o in outcome.values()), "streams": outcome}))
     return EXIT_OK

@@ -1,7 +1,6 @@
 """`sie-hub offboard`: take back everything from a participant that leaves, and purge what it has left."""
 
 import argparse
-import asyncio
 import json
 import sys
 import time
@@ -13,10 +12,9 @@ from typing import Final
 from sie_core.settings import Config
 from sie_hub import log
 from sie_hub.cli import EXIT_CODES, EXIT_FAILURE, EXIT_OK, add_config_argument
-from sie_hub.config import load_config, read_secret
+from sie_hub.config import load_config
 from sie_hub.enrol.cli import speaking
-from sie_hub.nats_errors import Unavailable
-from sie_hub.nats_link import Link, open_link
+from sie_hub.nats_command import add_timeout_argument, in_time, linked
 from sie_hub.offboard import (
     Record,
     added,
@@ -36,6 +34,8 @@ down their last accounts (`sie_hub.ingest.ledger.KEEP_INTERVAL`), and 5 to spare
 
 NATS_TIMEOUT: Final = 30.0
 """Seconds for nats-server to be there and to purge: it removes a day of one participant in less than one."""
+
+AGAIN: Final = "; everything else is done: run this again"
 
 
 def configure(_command: str, parser: argparse.ArgumentParser) -> None:
@@ -62,13 +62,7 @@ def configure(_command: str, parser: argparse.ArgumentParser) -> None:
         metavar="SECONDS",
         help=f"how long to wait between revoking and purging (default: {SETTLE:.0f})",
     )
-    parser.add_argument(
-        "--timeout",
-        type=float,
-        default=NATS_TIMEOUT,
-        metavar="SECONDS",
-        help=f"how long nats-server may take (default: {NATS_TIMEOUT:.0f})",
-    )
+    add_timeout_argument(parser, NATS_TIMEOUT)
     parser.epilog = EXIT_CODES
     parser.set_defaults(run=speaking(_run))
 
@@ -86,10 +80,6 @@ def _run(arguments: argparse.Namespace) -> int:
         record, changed = _offboard(config, arguments)
     except EditRefused as refused:
         print(refused, file=sys.stderr)
-        return EXIT_FAILURE
-    except (TimeoutError, Unavailable) as error:
-        why = str(error) or f"not ready within {arguments.timeout:g} s"
-        print(f"{config['nats.url']}: {why}; everything else is done: run this again", file=sys.stderr)
         return EXIT_FAILURE
     print(json.dumps({"changed": changed, "record": record.as_document()}, sort_keys=True))
     return EXIT_OK
@@ -132,7 +122,7 @@ def _offboard(config: Config, arguments: argparse.Namespace) -> tuple[Record, bo
         time.sleep(arguments.settle)
     purged += purge_drop(config["ingest.drop"], before, dry_run=dry_run)
     note(purged)
-    purged += asyncio.run(_purge_streams(config, arguments))
+    purged += in_time(config, arguments.timeout, _purge_streams(config, arguments), AGAIN)
     return note(purged), ended or any(purged.values())
 
 
@@ -142,17 +132,5 @@ def _registered(directory: Path, name: str) -> Participant | None:
 
 
 async def _purge_streams(config: Config, arguments: argparse.Namespace) -> Counter[str]:
-    async with asyncio.timeout(arguments.timeout):
-        link = await _link(config, arguments.nats_password)
-        try:
-            return await purge_streams(link, arguments.participant, dry_run=arguments.check)
-        finally:
-            await link.close()
-
-
-async def _link(config: Config, password: Path | None) -> Link:
-    if password is None:
-        return await open_link(config, "offboard", on_lost=lambda _sentence: None)
-    link = Link(config["nats.url"], "offboard", read_secret(password), lambda _sentence: None)
-    await link.open()
-    return link
+    async with linked(config, "offboard", arguments.nats_password) as link:
+        return await purge_streams(link, arguments.participant, dry_run=arguments.check)
