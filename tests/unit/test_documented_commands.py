@@ -5,6 +5,7 @@ own parser, so that none asks for what there is not.
 """
 
 import argparse
+import fnmatch
 import re
 import shlex
 import shutil
@@ -105,11 +106,62 @@ def test_what_is_named_is_there() -> None:
         assert (REPOSITORY / file).exists(), file
 
 
+def test_no_command_hides_in_a_block_that_nobody_types() -> None:
+    hidden = re.compile(rf"[$#>]? ?(?:sudo )?(?:{'|'.join(map(re.escape, OURS))})\b")
+    silent = [block for block in BLOCKS if block.language in ("text", "transcript")]
+    assert not [
+        f"{block.where}: {line}"
+        for block in silent
+        for line in block.text.splitlines()
+        if hidden.match(line.strip())
+    ]
+
+
 def playbook_lines() -> list[tuple[str, str, str]]:
-    """Every command that runs a playbook: place, playbook, what follows."""
+    """Every command that runs a playbook, typed or within a line: place, playbook, what follows."""
     typed = [(block.where, line) for block in TYPED for line in commands(block)]
+    typed += [(f"{page}:{number}", span) for page in pages() for number, span in spans(page)]
     found = [(where, PLAYBOOK.fullmatch(line)) for where, line in typed]
     return [(where, match[1], match[2]) for where, match in found if match]
+
+
+def units() -> set[str]:
+    """The units of which the roles write or change the files."""
+    programs = yaml.safe_load((COLLECTION / "roles/hub/vars/main.yml").read_text())["hub_programs"]
+    templates = {path.name.partition(".")[0] for path in COLLECTION.glob("roles/*/templates/*.service.j2")}
+    return {"nats-server", *templates, *(f"sie-hub-{program}" for program in programs)}
+
+
+@pytest.mark.parametrize(
+    ("where", "span"),
+    [
+        (f"{page}:{number}", span)
+        for page in pages()
+        for number, span in spans(page)
+        if re.match(r"(systemctl|journalctl) ", span)
+    ],
+)
+def test_a_unit_in_a_line_is_one_that_the_roles_bring(where: str, span: str) -> None:
+    _program, *words = shlex.split(span)
+    verbs = {"start", "restart", "reload", "status", "disable", "enable", "stop", "kill", "list-timers"}
+    for word in words:
+        if word not in verbs and not word.startswith("-"):
+            assert fnmatch.filter(units(), word.removesuffix(".service")), f"{where}: {word}"
+
+
+def test_the_bundle_s_readme_has_the_commands_of_the_guide() -> None:
+    readme = (COLLECTION / "roles/onboard/templates/README.md.j2").read_text()
+    for name, value in {
+        "onboard_name": "isp_a-onboarding",
+        "onboard_participant": "isp_a",
+        "onboard_collection_file | basename": "sie_europe-passive_dns-0.1.0.tar.gz",
+    }.items():
+        readme = readme.replace(f"{{{{ {name} }}}}", value)
+    indented = [line[7:] for line in readme.splitlines() if line.startswith(" " * 7) and line.strip()]
+    typed = [line for block in blocks("docs/guide/en/first-data.md") for line in commands(block)]
+    shown = commands(Block("", 0, COMMANDS, "\n".join(indented)))
+    assert len(shown) == 4
+    assert [line for line in shown if line not in typed] == []
 
 
 def variables_of(playbook: str) -> str:
