@@ -20,6 +20,7 @@ GUIDE = REPOSITORY / "docs/guide"
 PAGES = sorted(path.name for path in (GUIDE / "en").iterdir())
 NUMBER = re.compile(r"(?<![\w.])\d+(?:\.\d+)*")
 SUCCESS = re.compile(r"success_msg: >-\n((?: {10}.*\n)+)")
+BACKUPS_KEPT = yaml.safe_load((ROLE.parent / "hub/defaults/main.yml").read_text())["hub_backup_keep"]
 LINK = re.compile(r"\]\(([^)#]+)?(?:#([^)]+))?\)")
 
 
@@ -92,6 +93,7 @@ def test_the_times_are_the_programs() -> None:
         f"{RAW_MAX_AGE / day:.0f} day |": "containers as they came",
         f"{SIE_MAX_AGE / day:.0f} days |": "merged records",
         f"{default(HUB, 'serve.retention_days')} days, or": "database of the hub",
+        f"{BACKUPS_KEPT} nights, or": "backups of the hub",
         f"certificates live {SENSOR_CERTIFICATE_DAYS} days": "keys",
     }.items():
         assert any(what in line and words in line for line in text.splitlines()), what
