@@ -1,0 +1,31 @@
+"""The scenarios: each is on the page of tests, and each playbook of the collection is run by one."""
+
+import re
+
+import pytest
+
+from tests.docs.pages import COLLECTION, REPOSITORY, read
+from tests.docs.where import PLAYBOOKS
+
+SCENARIOS = {path.parent.name for path in (REPOSITORY / "molecule").glob("*/molecule.yml")}
+
+
+def rows_below(heading: str) -> list[list[str]]:
+    """The names in the first column of a table of the page."""
+    table = read("docs/reference/tests.md").partition(heading)[2].partition("\n\n")[0]
+    return [
+        re.findall(r"`(\w+)`", line.split("|")[1]) for line in table.splitlines() if line.startswith("| `")
+    ]
+
+
+@pytest.mark.parametrize("heading", ["| scenario | proves |", "| scenario | check mode |"])
+def test_the_page_of_tests_has_each_scenario_once(heading: str) -> None:
+    named = [name for row in rows_below(heading) for name in row]
+    assert sorted(named) == sorted(SCENARIOS)
+
+
+def test_each_playbook_is_run_by_a_scenario() -> None:
+    assert PLAYBOOKS.keys() == {path.stem for path in (COLLECTION / "playbooks").glob("*.yml")}
+    for playbook, file in PLAYBOOKS.items():
+        assert re.search(rf"\b{playbook}\b", (REPOSITORY / file).read_text()), f"{file}: {playbook}"
+        assert file.split("/")[1] in SCENARIOS
