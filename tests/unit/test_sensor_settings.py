@@ -193,8 +193,8 @@ def test_a_proxy_is_one_that_can_be_used(proxy: str, taken: bool) -> None:
 
 FACTS = {
     "interfaces": ["lo", "eth0", "span-0", "span1"],
-    "eth0": {"ipv4": {"address": "192.0.2.7"}},
-    "span_0": {"ipv6": [{"address": "fe80::1", "scope": "link"}]},
+    "eth0": {"device": "eth0", "active": True, "ipv4": {"address": "192.0.2.7"}},
+    "span_0": {"device": "span-0", "active": False, "ipv6": [{"address": "fe80::1", "scope": "link"}]},
     "span1": {"ipv4": {"address": "198.51.100.7"}, "ipv6": [{"address": "2001:db8::7", "scope": "global"}]},
 }
 
@@ -253,7 +253,7 @@ def test_preflight_looks_at_every_interface(chosen: dict[str, object], refused: 
         task["ansible.builtin.assert"]
         for outer in tasks
         for task in outer.get("block", [outer])
-        if "interface" in task["name"] or "own addresses" in task["name"]
+        if ("interface" in task["name"] and "down" not in task["name"]) or "own addresses" in task["name"]
     ]
     assert len(asserts) == 4
     said = [
@@ -265,3 +265,20 @@ def test_preflight_looks_at_every_interface(chosen: dict[str, object], refused: 
         assert said == []
     else:
         assert refused in said[0]
+
+
+@pytest.mark.parametrize(("interface", "down"), [("eth0", []), ("span-0", ["span-0"])])
+def test_an_interface_of_the_resolver_that_is_down_is_refused(interface: str, down: list[str]) -> None:
+    tasks = yaml.safe_load((ROLE / "tasks/preflight.yml").read_text())
+    (task,) = [task for task in tasks if task["name"] == "Refuse an interface that is down"]
+    found: dict[str, object] = {
+        "sensor_interface": interface,
+        "inventory_hostname": "ns1",
+        "ansible_facts": FACTS,
+    }
+    assert rendered("{{ sensor_interfaces_down }}", **found) == down
+    assert holds(task["ansible.builtin.assert"]["that"], **found) is (down == [])
+    said = rendered(task["ansible.builtin.assert"]["fail_msg"], **found)
+    assert down == [] or said.startswith("span-0 of ns1 is down, so that nothing would be recorded there; ")
+    assert holds(task["when"], sensor_vantage="onhost")
+    assert not holds(task["when"], sensor_vantage="span")
