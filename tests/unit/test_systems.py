@@ -71,7 +71,7 @@ def test_each_known_system_has_its_users_units_and_python(system: str) -> None:
     assert tuple(known) == RESOLVERS
     assert known["bind"]["user"] == bind_user
     for resolver in known.values():
-        assert set(resolver) == {"package", "user", "unit", "apparmor"}
+        assert set(resolver) == {"package", "user", "unit", "apparmor", "config"}
         assert resolver["unit"].endswith(".service")
     assert chosen_python(found) == python
     assert chosen_python(found, bundle_python="/opt/python/bin/python3.11") == "/opt/python/bin/python3.11"
