@@ -4,7 +4,7 @@ import json
 
 from sie_lab import deploy
 from sie_lab.hosts import on
-from sie_lab.topology import Lab, Participant
+from sie_lab.topology import Host, Lab, Participant
 
 WHO = "nic_d"
 # A host on which tests of newcomers have ended well is a sensor.
@@ -19,12 +19,16 @@ systemctl daemon-reload
 def fresh(lab: Lab) -> Participant:
     """The newcomer, made new if it is not any more."""
     participant = lab.participant(WHO)
-    used = "sie" in on(participant.sensor, "ls", "/opt")
-    if used:
-        on(participant.sensor, "sh", "-c", WIPE)
-    deploy.playbook(lab, "onboard_participant", WHO, ["-e", "reissue=true"] if used else [])
+    wipe(participant.sensor)
+    spent = tokens(lab)[-1:] == ["used"]
+    deploy.playbook(lab, "onboard_participant", WHO, ["-e", "reissue=true"] if spent else [])
     assert tokens(lab)[-1] == "open"
     return participant
+
+
+def wipe(host: Host) -> None:
+    """The newcomer's host with nothing of the product, whoever has used it."""
+    on(host, "sh", "-c", WIPE)
 
 
 def tokens(lab: Lab) -> list[str]:

@@ -18,11 +18,13 @@ from tests.fleet.holdings import status
 from tests.fleet.lookups import Traffic, settled
 from tests.fleet.reader import Reader, await_true
 from tests.fleet.releases import Edit, release_id, variant
+from tests.fleet.second import Second, second_sensor
 
 WHO = "isp_a"
 LOOK_UPS = 20  # through the sensor's own resolver, in each phase
 PATIENCE = 120.0  # seconds for a playbook to come to the point, or for everything to arrive
 VERIFY = ["-e", "sensor_verify_seconds=16"]  # for a sensor that will not connect
+RELEASES = "/opt/sie/releases"
 NEWER = "0.1.1"
 
 
@@ -70,6 +72,13 @@ def flow(lab: Lab) -> Iterator[Traffic]:
     made.stop()
 
 
+@pytest.fixture
+def second(lab: Lab) -> Iterator[Second]:
+    """The sensor that comes after the canary, which is the participant's own."""
+    with second_sensor(lab, lab.participant(WHO)) as made:
+        yield made
+
+
 def _links_to(host: Host, program: str) -> str:
     return on(host, "readlink", f"/opt/sie/{program}").strip().removeprefix("releases/")
 
@@ -85,6 +94,35 @@ def _in_use(host: Host, program: str) -> str:
     release = _links_to(host, program)
     assert _runs_from(host, "sie-hub-ingest" if program == "sie-hub" else program, release)
     return release
+
+
+def _traces(host: Host) -> str:
+    """What tells whether a playbook has touched a sensor's host: files, links, and the agent's run."""
+    return "".join(
+        (
+            on(host, "systemctl", "show", "--property=MainPID,NRestarts,ActiveEnterTimestamp", "sie-agent"),
+            on(host, "ls", "-l", "--full-time", "/opt/sie", RELEASES),
+            on(host, "sh", "-c", deploy.CONFIGURED),
+        )
+    )
+
+
+def _switched(host: Host) -> float:
+    """When the link to the release in use was made, in Unix seconds."""
+    return float(on(host, "stat", "--format=%.Y", "/opt/sie/sie-agent"))
+
+
+def _report(participant: Participant) -> Path:
+    """What a playbook has left when it last found the participant's own sensor well."""
+    return participant.home / "reports" / f"{participant.name}-{participant.sensor_name}.md"
+
+
+def _one_after_the_other(participant: Participant, second: Second, release: str) -> None:
+    """Both are on the release, and the second was not switched before the first was well on it."""
+    assert _in_use(participant.sensor, "sie-agent") == _in_use(second.host, "sie-agent") == release
+    assert f"| release | {release} |" in _report(participant).read_text()
+    well = _report(participant).stat().st_mtime
+    assert _switched(participant.sensor) < well < _switched(second.host)
 
 
 def _look_up(lab: Lab, participant: Participant, zone: str) -> None:
@@ -130,10 +168,10 @@ def test_a_hubs_releases_come_and_go_in_traffic(lab: Lab, reader: Reader, hubs: 
     settled(lab, reader, flow, participants)
 
 
-def test_a_sensors_releases_come_and_go_in_traffic(
-    lab: Lab, reader: Reader, agents: Releases, flow: Traffic
+def test_sensors_releases_come_and_go_in_traffic_a_canary_first(
+    lab: Lab, reader: Reader, agents: Releases, second: Second, flow: Traffic
 ) -> None:
-    """Its resolver rests while it is restarted, since what passes a dead sensor is nobody's to count."""
+    """Their resolvers rest while they are restarted, since what passes a dead sensor is nobody's to count."""
     participant = lab.participant(WHO)
     sensor, zone = participant.sensor, f"{secrets.token_hex(4)}.wild.example"
     first, newer = release_id(agents.first), release_id(agents.newer)
@@ -145,18 +183,20 @@ def test_a_sensors_releases_come_and_go_in_traffic(
     _look_up(lab, participant, f"first.{zone}")
     hand_over(agents.newer)
     assert deploy.rehearse(lab, "upgrade", WHO) > 0
-    assert deploy.playbook(lab, "upgrade", WHO) > 0
-    assert _in_use(sensor, "sie-agent") == newer
-    assert deploy.playbook(lab, "upgrade", WHO) == 0
+    assert deploy.playbook(lab, "upgrade", WHO, second.too) > 0
+    _one_after_the_other(participant, second, newer)
+    assert deploy.playbook(lab, "upgrade", WHO, second.too) == 0
     _look_up(lab, participant, f"newer.{zone}")
 
+    untouched = _traces(second.host)
     hand_over(agents.dead)
-    _refused(lab, "upgrade", WHO, [], "Ask the installed program for its version")
+    _refused(lab, "upgrade", WHO, second.too, "Ask the installed program for its version")
     assert _in_use(sensor, "sie-agent") == newer
+    assert _traces(second.host) == untouched
 
     hand_over(agents.unwell)
     back = f"ns1 was not well on {release_id(agents.unwell)} and is back on {newer}, where it is well."
-    failing = threading.Thread(target=_refused, args=(lab, "upgrade", WHO, VERIFY, back))
+    failing = threading.Thread(target=_refused, args=(lab, "upgrade", WHO, [*VERIFY, *second.too], back))
     failing.start()
     await_true(
         partial(_captures_on, sensor, release_id(agents.unwell)), PATIENCE, "the release that is not well"
@@ -164,10 +204,12 @@ def test_a_sensors_releases_come_and_go_in_traffic(
     _look_up(lab, participant, f"unwell.{zone}")
     failing.join()
     assert _in_use(sensor, "sie-agent") == newer
+    assert f"| release | {newer} |" in _report(participant).read_text()
+    assert _traces(second.host) == untouched
 
     assert deploy.rehearse(lab, "rollback", WHO) > 0
-    assert deploy.playbook(lab, "rollback", WHO) > 0
-    assert _in_use(sensor, "sie-agent") == first
+    assert deploy.playbook(lab, "rollback", WHO, second.too) > 0
+    _one_after_the_other(participant, second, first)
     _look_up(lab, participant, f"back.{zone}")
     hand_over(agents.first)
 
