@@ -14,7 +14,7 @@ from sie_core.settings import ConfigError
 from sie_hub.cli import COMMANDS
 from sie_hub.config import credential, load_config, read_secret
 
-from .broker import Broker
+from .broker import Broker, nats_server
 
 
 def sie_hub(*words: str, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -210,3 +210,27 @@ def test_the_server_s_configuration_is_written_once_and_for_few_eyes(tmp_path: P
     done = sie_hub(*words, "--output", str(output))
     assert done.returncode == 2
     assert "the password of the NATS user serve is not" in done.stderr
+
+
+def test_the_server_takes_its_configuration_before_it_is_written(tmp_path: Path) -> None:
+    path = written(tmp_path, "exchange: lab.example")
+    passwords, output = tmp_path / "passwords", tmp_path / "nats-server.conf"
+    passwords.mkdir()
+    for user in ("setup", "ingest", "refine", "serve", "offboard", "backup"):
+        (passwords / user).write_text(f"{user}-password-of-the-tests\n")
+    refusing = tmp_path / "refusing"
+    refusing.write_text(
+        '#!/bin/sh\ngrep -q sync_interval "$3" && echo nats-server: unknown field >&2; exit 1\n'
+    )
+    refusing.chmod(0o755)
+    words = ("nats-config", "--config", str(path), "--passwords", str(passwords), "--output", str(output))
+    for checker, sentence in (
+        (str(refusing), "refuses what was to be written: nats-server: unknown field\n"),
+        (str(tmp_path / "absent"), "cannot be asked: No such file or directory\n"),
+    ):
+        done = sie_hub(*words, "--checker", checker)
+        assert (done.returncode, done.stderr) == (2, f"{output}: {checker} {sentence}")
+        assert not output.exists()
+    assert json.loads(sie_hub(*words, "--checker", nats_server()).stdout) == {"changed": True}
+    assert output.stat().st_mode & 0o777 == 0o640
+    assert sorted(one.name for one in tmp_path.iterdir() if one.name.startswith(".")) == []

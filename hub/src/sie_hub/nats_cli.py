@@ -2,6 +2,8 @@
 
 import argparse
 import json
+import subprocess
+import tempfile
 from pathlib import Path
 from typing import Final
 
@@ -41,6 +43,11 @@ def configure(command: str, parser: argparse.ArgumentParser) -> None:
             metavar="FILE",
             help="write the file, mode 0640, if it differs, and print {changed}; without it, print the text",
         )
+        parser.add_argument(
+            "--checker",
+            metavar="PROGRAM",
+            help="a nats-server, which must take the text before the file is written",
+        )
         parser.set_defaults(run=_nats_config)
 
 
@@ -73,9 +80,27 @@ def _nats_config(arguments: argparse.Namespace) -> int:
         return EXIT_OK
     changed = not _holds(arguments.output, text)
     if changed and not arguments.check:
+        if arguments.checker is not None:
+            _judge(arguments.checker, text, arguments.output)
         replace_file(arguments.output, text, mode=0o640)
     print(json.dumps({"changed": changed}))
     return EXIT_OK
+
+
+def _judge(checker: str, text: str, output: Path) -> None:
+    """Have nats-server read a configuration that is to be written. ConfigError if it does not take it."""
+    with tempfile.NamedTemporaryFile("w", dir=output.parent, prefix=f".{output.name}.") as file:
+        file.write(text)
+        file.flush()
+        try:
+            done = subprocess.run(
+                [checker, "-t", "-c", file.name], capture_output=True, text=True, check=False
+            )
+        except OSError as error:
+            raise ConfigError([f"{output}: {checker} cannot be asked: {error.strerror}"]) from None
+    if done.returncode != 0:
+        said = (done.stderr.strip() or done.stdout.strip() or "it says nothing").splitlines()[-1]
+        raise ConfigError([f"{output}: {checker} refuses what was to be written: {said}"])
 
 
 def _holds(path: Path, text: str) -> bool:
