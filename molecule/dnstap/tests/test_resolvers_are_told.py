@@ -44,6 +44,7 @@ find /etc/unbound /etc/bind /etc/powerdns -type f -exec sha256sum {} + -exec sta
 PLAY = [
     {
         "hosts": "all",
+        "gather_facts": False,
         "tasks": [
             {"ansible.builtin.include_vars": "{{ role }}/vars/debian.yml"},
             *(
