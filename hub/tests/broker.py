@@ -2,7 +2,10 @@
 again."""
 
 import asyncio
+import contextlib
+import itertools
 import os
+import random
 import shutil
 import signal
 import socket
@@ -21,13 +24,21 @@ from sie_hub.nats_link import Link, StoredMessage
 from sie_hub.streams import RAW, SIE, ensure_streams
 
 ADMINISTRATOR = "administrator"
+# Below those that Linux gives connections by itself (net.ipv4.ip_local_port_range), so that a server that is
+# killed finds its port again. Each process that runs tests at the same time has a stretch of its own.
+PORTS, STRETCH = range(20_000, 32_000), 1_500
+_next = itertools.count(random.SystemRandom().randrange(STRETCH))
 
 
 def free_port() -> int:
     """A TCP port of loopback that nobody listens on just now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+    for number in itertools.islice(_next, STRETCH):
+        port = PORTS[(worker * STRETCH + number % STRETCH) % len(PORTS)]
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
+    raise AssertionError(f"none of {STRETCH} ports is free")
 
 
 def nats_server() -> str:
