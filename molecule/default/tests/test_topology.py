@@ -6,9 +6,10 @@ import subprocess
 
 import pytest
 import testinfra
-from sie_lab import dns, domains, hosts, querylog, span, topology, traffic
+from sie_lab import console, dns, domains, hosts, querylog, span, topology, traffic
 from sie_lab.cli import INVENTORIES
 from sie_lab.hosts import on
+from sie_lab.machine import CommandError, containers_environment, podman
 from sie_lab.topology import Host, Lab, Participant
 from testinfra.host import Host as Inside
 
@@ -117,6 +118,49 @@ def test_identities_are_each_hosts_own(lab: Lab) -> None:
     machine_ids = {on(host, "cat", "/etc/machine-id") for host in lab.hosts.values()}
     keys = {on(host, "cat", "/etc/ssh/ssh_host_ed25519_key.pub").split()[1] for host in lab.hosts.values()}
     assert len(machine_ids) == len(keys) == len(lab.hosts)
+
+
+# ---- consoles -----------------------------------------------------------------------------------------
+
+
+def test_a_console_gives_what_podman_exec_does(lab: Lab) -> None:
+    host = lab.host("stub")
+    script = "cat; echo said; echo wrong >&2; exit 3"
+    one = subprocess.run(
+        ["podman", "exec", "--interactive", host.container, "sh", "-c", script],
+        input="given\r\n\u00fc\n",
+        capture_output=True,
+        text=True,
+        env=containers_environment(),
+        check=False,
+    )
+    other = console.run_on(host.container, ("sh", "-c", script), "given\r\n\u00fc\n")
+    assert (other.code, other.output, other.errors) == (one.returncode, one.stdout, one.stderr) != (0, "", "")
+    variables = [on(host, "env"), podman("exec", host.container, "env")]
+    assert sorted(variables[0].split()) == sorted(variables[1].split())
+    with pytest.raises(CommandError, match="exit 127: no-such-program: No such file"):
+        on(host, "no-such-program")
+    assert console.run_on(host.container, ("sh", "-c", "kill -KILL $$")).code == 137
+
+
+def test_programs_run_at_the_same_time_and_hear_their_own(lab: Lab) -> None:
+    host = lab.host("stub")
+    meet = (
+        "mkdir -p /run/met && touch /run/met/$0 && until [ $(ls /run/met | wc -l) = 4 ]; do :; done; echo $0"
+    )
+    names = [f"program-{number}" for number in range(4)]
+    try:
+        said = hosts.in_parallel(
+            lambda name: on(host, "timeout", "20", "sh", "-c", meet, name).strip(), names
+        )
+    finally:
+        on(host, "rm", "--recursive", "--force", "/run/met")
+    assert said == names
+
+
+def test_a_program_that_leaves_another_behind_has_ended(lab: Lab) -> None:
+    number = on(lab.host("stub"), "sh", "-c", "sleep 300 & echo $!").strip()
+    on(lab.host("stub"), "kill", number)
 
 
 # ---- control domains ----------------------------------------------------------------------------------

@@ -3,12 +3,13 @@
 import hashlib
 import ipaddress
 import json
+import shlex
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TypeVar
 
-from sie_lab import images
+from sie_lab import console, images
 from sie_lab.machine import CommandError, LabError, podman, run
 from sie_lab.templates import render
 from sie_lab.topology import Host, Interface, Lab, Network
@@ -68,9 +69,15 @@ def in_parallel(work: Callable[[T], R], items: Iterable[T]) -> list[R]:
 
 
 def on(host: Host, *command: str, stdin: str | None = None, check: bool = True) -> str:
-    """Run a program on a host as root, as someone at its console would."""
-    interactive = ["--interactive"] if stdin is not None else []
-    return podman("exec", *interactive, host.container, *command, stdin=stdin, check=check)
+    """Run a program on a host as root, as someone at its console would; its standard output.
+
+    Raises CommandError if it fails and `check` is set.
+    """
+    answer = console.run_on(host.container, command, stdin or "")
+    if check and answer.code:
+        said = (answer.errors or answer.output).strip()
+        raise CommandError(f"{host.container}: {shlex.join(command)}: exit {answer.code}: {said}")
+    return answer.output
 
 
 def write_files(host: Host, files: Iterable[File]) -> list[str]:
@@ -176,6 +183,7 @@ def ensure_hosts(lab: Lab) -> int:
 
 def restart(lab: Lab, host: Host) -> None:
     """Switch a host off and on again, as by its power button."""
+    console.forget(host.container)
     podman("restart", "--time", "0", host.container)
     wait_until_booted(host)
     _configure_wires(lab, host)
@@ -187,7 +195,7 @@ def wait_until_booted(host: Host) -> None:
     A unit that failed is for the one to report who put it there: the host has booted all the same.
     """
     try:
-        on(host, "timeout", str(BOOT_TIMEOUT), "/bin/sh", "-c", AWAIT_BOOT)
+        podman("exec", host.container, "timeout", str(BOOT_TIMEOUT), "/bin/sh", "-c", AWAIT_BOOT)
     except CommandError as error:
         raise LabError(f"{host.container} did not boot within {BOOT_TIMEOUT} s: {error}") from error
 
@@ -224,6 +232,8 @@ def _configure_wires(lab: Lab, host: Host) -> None:
 def remove(lab: Lab) -> int:
     """Remove all hosts and networks of this lab, whatever state they are in; how many there were."""
     containers = list(_existing(lab))
+    for container in containers:
+        console.forget(container)
     if containers:
         podman("rm", "--force", "--time", "0", *containers)
     label = f"label={PREFIX_LABEL}={lab.prefix}"
