@@ -4,6 +4,7 @@ import secrets
 import subprocess
 import time
 from collections import Counter
+from collections.abc import Callable
 from functools import partial
 
 from sie_lab import querylog
@@ -16,6 +17,8 @@ SEED = 20261121
 PATIENCE = 60.0  # seconds for a unit to come back, or for everything to arrive
 PAUSE = 0.01  # seconds between two look-ups, so that the name server can log every one
 WINDOWS_LATER = 12.0  # seconds, two refine windows and more: what was to be counted twice would be by then
+
+Differences = Callable[[], dict[str, tuple[int, int]]]
 
 # Runs on the stub's host until its input ends: each name is asked for a number of times that it rolls for it.
 ASK_ON = """
@@ -70,11 +73,16 @@ class Traffic:
 
     def asked(self) -> Counter[str]:
         """How often the server that holds each name was asked for it."""
-        total: Counter[str] = Counter()
-        for (name, qtype, _resolver), count in querylog.asked_of_holder(self.lab, self.since).items():
-            if name.rstrip(".").endswith(self.zone) and qtype == "A":
-                total[name.rstrip(".")] += count
-        return total
+        return asked_below(self.lab, self.zone, self.since)
+
+
+def asked_below(lab: Lab, zone: str, since: int) -> Counter[str]:
+    """How often the server that holds each name below a zone was asked for it, since a mark of its log's."""
+    total: Counter[str] = Counter()
+    for (name, qtype, _resolver), count in querylog.asked_of_holder(lab, since).items():
+        if name.rstrip(".").endswith(zone) and qtype == "A":
+            total[name.rstrip(".")] += count
+    return total
 
 
 def _acknowledged(participant: Participant) -> bool:
@@ -82,24 +90,35 @@ def _acknowledged(participant: Participant) -> bool:
     return pending == 0
 
 
-def settled(lab: Lab, reader: Reader, traffic_: Traffic, participants: list[Participant]) -> None:
-    """Everything asked is answered with the name server's own counts, and stays so."""
+def differences(reader: Reader, zone: str, expected: Counter[str]) -> dict[str, tuple[int, int]]:
+    """What readers are told of names below a zone that is not as expected: (expected, counted) by name."""
+    counted = reader.counts(zone)
+    return {
+        n: (expected[n], counted[n]) for n in expected.keys() | counted.keys() if expected[n] != counted[n]
+    }
+
+
+def await_counts(reader: Reader, zone: str, expected: Counter[str]) -> Differences:
+    """Once readers are told what is expected: how to see later whether they still are."""
+    differing = partial(differences, reader, zone, expected)
+    try:
+        await_true(lambda: not differing(), PATIENCE, "the name server's counts")
+    except AssertionError as error:
+        raise AssertionError(f"(asked, counted) differ for {differing()}") from error
+    return differing
+
+
+def arrived(reader: Reader, traffic_: Traffic, participants: list[Participant]) -> Differences:
+    """Once everything asked is answered with the name server's own counts: as `await_counts`."""
     expected = traffic_.asked()
     assert max(expected.values()) > 1
     for participant in participants:
         await_true(partial(_acknowledged, participant), PATIENCE, f"{participant.sensor.name} acknowledged")
+    return await_counts(reader, traffic_.zone, expected)
 
-    def differences() -> dict[str, tuple[int, int]]:
-        counted = reader.counts(traffic_.zone)
-        return {
-            n: (expected[n], counted[n])
-            for n in expected.keys() | counted.keys()
-            if expected[n] != counted[n]
-        }
 
-    try:
-        await_true(lambda: not differences(), PATIENCE, "the name server's counts")
-    except AssertionError as error:
-        raise AssertionError(f"(asked, counted) differ for {differences()}") from error
+def settled(reader: Reader, traffic_: Traffic, participants: list[Participant]) -> None:
+    """Everything asked is answered with the name server's own counts, and stays so."""
+    differing = arrived(reader, traffic_, participants)
     time.sleep(WINDOWS_LATER)
-    assert differences() == {}
+    assert differing() == {}

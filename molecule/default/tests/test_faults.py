@@ -7,39 +7,61 @@ twice or not at all changes a sum; before a kill the message server is held unti
 import contextlib
 import random
 import secrets
-import threading
 import time
-from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 
 import pytest
 from sie_lab import querylog, traffic
-from sie_lab.hosts import on
+from sie_lab.hosts import in_parallel, on
 from sie_lab.topology import Host, Lab, Participant
 
-from tests.fleet.holdings import status
-from tests.fleet.lookups import PATIENCE, SEED, Traffic, settled
+from tests.fleet.holdings import running_status
+from tests.fleet.lookups import (
+    PATIENCE,
+    SEED,
+    WINDOWS_LATER,
+    Differences,
+    Traffic,
+    arrived,
+    asked_below,
+    await_counts,
+)
 from tests.fleet.reader import Reader, await_true
 
 KILLS = 20
 
 
-def _main_pid(host: Host, unit: str) -> int:
-    return int(on(host, "systemctl", "show", "--property=MainPID", "--value", unit))
+@pytest.fixture(scope="module")
+def to_stay() -> Iterator[list[Differences]]:
+    """Where each test puts what it has found to be as it should: that is looked at again after the last."""
+    noted: list[Differences] = []
+    yield noted
+    time.sleep(WINDOWS_LATER)
+    assert [differing() for differing in noted] == [{} for _ in noted]
 
 
-def _kill(host: Host, unit: str) -> None:
-    """SIGKILL to a unit's program, and wait for its successor. The count of restarts is put back before."""
-    before = _main_pid(host, unit)
+def _main_process(host: Host, unit: str) -> tuple[str, int]:
+    """The state of a unit and the number of its program."""
+    said = on(host, "systemctl", "show", "--property=ActiveState,MainPID", unit)
+    shown = dict(line.split("=", 1) for line in said.splitlines())
+    return shown["ActiveState"], int(shown["MainPID"])
+
+
+def _kill(host: Host, unit: str) -> Callable[[], None]:
+    """SIGKILL to a unit's program; how to wait for its successor. Earlier restarts are forgotten before."""
+    _, before = _main_process(host, unit)
     on(host, "systemctl", "reset-failed", unit, check=False)
     on(host, "systemctl", "kill", "--signal=KILL", unit)
 
     def back() -> bool:
-        state = on(host, "systemctl", "is-active", unit, check=False).strip()
-        return state == "active" and _main_pid(host, unit) not in (0, before)
+        state, now = _main_process(host, unit)
+        return state == "active" and now not in (0, before)
 
-    await_true(back, PATIENCE, f"{unit} running again")
+    def await_back() -> None:
+        await_true(back, PATIENCE, f"{unit} running again")
+
+    return await_back
 
 
 @contextlib.contextmanager
@@ -52,78 +74,88 @@ def _held(host: Host, unit: str) -> Iterator[None]:
         on(host, "systemctl", "kill", "--signal=CONT", unit, check=False)
 
 
-def _in_flight(participants: list[Participant]) -> int:
-    return sum(status(p.sensor)["in_flight"] for p in participants)
-
-
-def _spooled(participant: Participant, transactions: int) -> bool:
-    captured: int = status(participant.sensor)["captured"]
-    return captured >= transactions
+def _captured(participant: Participant) -> int:
+    document = running_status(participant.sensor)
+    return 0 if document is None else int(document["captured"])
 
 
 def _flying(participant: Participant) -> bool:
-    return _in_flight([participant]) > 0
+    document = running_status(participant.sensor)
+    return document is not None and document["in_flight"] > 0
 
 
 def _connected(participant: Participant) -> bool:
-    return bool(status(participant.sensor)["uplink"]["state"] == "connected")
+    document = running_status(participant.sensor)
+    return document is not None and document["uplink"]["state"] == "connected"
 
 
-@pytest.mark.parametrize("unit", ["sie-hub-ingest", "sie-hub-refine", "sie-hub-serve", "nats-server"])
-def test_killing_a_unit_of_the_hub_loses_and_repeats_nothing(lab: Lab, reader: Reader, unit: str) -> None:
+@pytest.mark.parametrize("unit", ["sie-hub-ingest", "nats-server"])
+def test_killing_what_containers_are_on_the_way_through_loses_and_repeats_nothing(
+    lab: Lab, reader: Reader, to_stay: list[Differences], unit: str
+) -> None:
     participants = list(lab.participants.values())
     dice = random.Random(SEED)
     flow = Traffic(lab, participants)
     try:
         for _ in range(KILLS):
             time.sleep(dice.uniform(0, 1))
-            with contextlib.ExitStack() as standing:
-                if unit in ("sie-hub-ingest", "nats-server"):
-                    await_true(lambda: all(map(_connected, participants)), PATIENCE, "all sensors connected")
-                    standing.enter_context(_held(lab.hub, "nats-server"))
-                    await_true(lambda: _in_flight(participants) > 0, PATIENCE, "a container in flight")
-                    assert _in_flight(participants) > 0
-                if unit == "nats-server":
-                    _kill(lab.hub, unit)
-                    continue
-                killing = threading.Thread(target=_kill, args=(lab.hub, unit))
-                killing.start()
-            killing.join()
+            await_true(lambda: all(map(_connected, participants)), PATIENCE, "all sensors connected")
+            with _held(lab.hub, "nats-server"):
+                await_true(lambda: any(map(_flying, participants)), PATIENCE, "a container in flight")
+                assert any(map(_flying, participants))
+                await_back = _kill(lab.hub, unit)
+            await_back()
     finally:
         flow.stop()
-    settled(lab, reader, flow, participants)
+    to_stay.append(arrived(reader, flow, participants))
 
 
-@pytest.mark.parametrize("who", ["isp_a", "uni_b"])
-def test_killing_a_sensor_loses_nothing_that_had_reached_its_spool(
-    lab: Lab, reader: Reader, who: str
+def test_killing_what_answers_are_made_by_loses_and_repeats_nothing(
+    lab: Lab, reader: Reader, to_stay: list[Differences]
 ) -> None:
-    """Its resolver rests while it is down, since what passes a dead sensor is nobody's to count."""
-    participant = lab.participant(who)
-    others = [p for p in lab.participants.values() if p is not participant]
+    """Each of the two at moments of its own, whether the other is there or not."""
+    participants = list(lab.participants.values())
+    flow = Traffic(lab, participants)
+
+    def kill_often(unit: str) -> None:
+        dice = random.Random(f"{SEED} {unit}")
+        for _ in range(KILLS):
+            time.sleep(dice.uniform(0, 1))
+            _kill(lab.hub, unit)()
+
+    try:
+        in_parallel(kill_often, ("sie-hub-refine", "sie-hub-serve"))
+    finally:
+        flow.stop()
+    to_stay.append(arrived(reader, flow, participants))
+
+
+def test_killing_sensors_loses_nothing_that_had_reached_their_spools(
+    lab: Lab, reader: Reader, to_stay: list[Differences]
+) -> None:
+    """Both in each round. Their resolvers rest meanwhile: what passes a dead sensor is nobody's to count."""
+    participants = list(lab.participants.values())
     dice = random.Random(SEED)
     zone = f"{secrets.token_hex(4)}.wild.example"
     since = querylog.mark(lab)
-    flow = Traffic(lab, others)
-    try:
-        for kill in range(KILLS):
-            await_true(partial(_connected, participant), PATIENCE, "the sensor connected")
-            with _held(lab.hub, "nats-server"):
-                before = status(participant.sensor)["captured"]
-                names = [f"k{kill}-{n}.{zone}" for n in range(3)] * 2 + [f"k{kill}-0.{zone}"]
-                traffic.look_up_many(lab, participant, names)
-                await_true(partial(_spooled, participant, before + len(names)), PATIENCE, "them in the spool")
-                await_true(partial(_flying, participant), PATIENCE, "a container in flight")
-                time.sleep(dice.uniform(0, 0.5))
-                assert _flying(participant)
-                _kill(participant.sensor, "sie-agent")
-    finally:
-        flow.stop()
-    settled(lab, reader, flow, others)
-    resolver = str(participant.resolver_address.v4), str(participant.resolver_address.v6)
-    logged: Counter[str] = Counter()
-    for (name, qtype, source), count in querylog.asked_of_holder(lab, since).items():
-        if name.rstrip(".").endswith(zone) and qtype == "A" and source in resolver:
-            logged[name.rstrip(".")] += count
-    assert sum(logged.values()) >= KILLS * 7
-    await_true(lambda: reader.counts(zone) == logged, PATIENCE, "what had reached the spool")
+
+    def fill(participant: Participant, number: int) -> None:
+        before, below = _captured(participant), f"{participant.name.replace('_', '-')}.{zone}"
+        names = [f"k{number}-{n}.{below}" for n in range(3)] * 2 + [f"k{number}-0.{below}"]
+        traffic.look_up_many(lab, participant, names)
+        await_true(lambda: _captured(participant) >= before + len(names), PATIENCE, "them in the spool")
+        await_true(partial(_flying, participant), PATIENCE, "a container in flight")
+
+    def kill(participant: Participant) -> None:
+        time.sleep(dice.uniform(0, 0.5))
+        assert _flying(participant)
+        _kill(participant.sensor, "sie-agent")()
+
+    for number in range(KILLS):
+        await_true(lambda: all(map(_connected, participants)), PATIENCE, "all sensors connected")
+        with _held(lab.hub, "nats-server"):
+            in_parallel(partial(fill, number=number), participants)
+            in_parallel(kill, participants)
+    asked = asked_below(lab, zone, since)
+    assert sum(asked.values()) >= KILLS * 7 * len(participants)
+    to_stay.append(await_counts(reader, zone, asked))

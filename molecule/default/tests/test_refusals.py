@@ -178,7 +178,7 @@ def test_a_revoked_sensor_is_cut_off_in_traffic_and_no_other(
         await_true(partial(_connected, participant), WITHIN, "the sensor accepted again")
     finally:
         traffic.stop()
-    settled(lab, reader, traffic, everybody)
+    settled(reader, traffic, everybody)
     assert [_uplink(one) for one in others] == sessions, "the others' sessions never ended"
 
 

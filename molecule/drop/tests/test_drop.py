@@ -169,7 +169,7 @@ def test_files_are_taken_in_and_keys_are_replaced_meanwhile(
     finally:
         take_back(lab.hub, lent[0])
         take_back(legacy_host, lent[1])
-    settled(lab, reader, traffic, [sensor])
+    settled(reader, traffic, [sensor])
     assert status(sensor.sensor)["uplink"]["failures"] <= 1, "the session that ended with the old key"
     assert on(lab.hub, "ls", f"{DROP}/refused") == ""
 

@@ -113,6 +113,6 @@ def test_every_key_is_rotated_in_traffic(lab: Lab, reader: Reader, traffic: Traf
     assert _refused(lab) == {}
 
     traffic.stop()
-    settled(lab, reader, traffic, participants)
+    settled(reader, traffic, participants)
     assert _refusals(lab) == refused_before
     assert json.loads(on(lab.hub, "/opt/sie/sie-hub/bin/sie-hub", "renewal", "list", "--json"))["renewals"]

@@ -165,7 +165,7 @@ def test_a_hubs_releases_come_and_go_in_traffic(lab: Lab, reader: Reader, hubs: 
         _refused(lab, "rollback", None, [], f"no release before {first} to go back to; give one of")
     finally:
         flow.stop()
-    settled(lab, reader, flow, participants)
+    settled(reader, flow, participants)
 
 
 def test_sensors_releases_come_and_go_in_traffic_a_canary_first(
@@ -214,7 +214,7 @@ def test_sensors_releases_come_and_go_in_traffic_a_canary_first(
     hand_over(agents.first)
 
     flow.stop()
-    settled(lab, reader, flow, [p for p in lab.participants.values() if p is not participant])
+    settled(reader, flow, [p for p in lab.participants.values() if p is not participant])
     for phase in ("first", "newer", "unwell", "back"):
         await_true(
             partial(_searchable, reader, f"{phase}.{zone}"), PATIENCE, f"what was looked up in {phase}"
