@@ -65,7 +65,7 @@ ELSEWHERE: Final = (
     Elsewhere(
         "docs/how-to/lab.md",
         "podman exec -it sie-lab-uni-b-sensor bash",
-        "molecule/default/tests/test_faults.py::test_killing_a_sensor_loses_nothing_that_had_reached_its_spool",
+        "molecule/default/tests/test_topology.py::test_a_console_gives_what_podman_exec_does",
     ),
     Elsewhere(
         "docs/how-to/participant-leaves.md",
