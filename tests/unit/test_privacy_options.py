@@ -107,3 +107,28 @@ def test_what_is_kept_out_is_counted_and_nowhere_written(
 def test_what_does_not_match_stays(capture: Path, tmp_path: Path) -> None:
     others = {"sensor_local_zones": ["corp.invalid"], "sensor_exclude_qname_regex": "^nowhere[.]"}
     assert replayed(capture, tmp_path, **others)[0]["transactions"]["total"] == TRANSACTIONS
+
+
+@pytest.mark.parametrize(("chosen", "let_in"), [({}, False), ({"sensor_suppress_special_use": False}, True)])
+def test_names_without_a_place_in_the_public_dns_stay_out_unless_they_are_let_in(
+    capture: Path, tmp_path: Path, chosen: dict[str, object], let_in: bool
+) -> None:
+    special = tmp_path / "special.pcap"
+    special.write_bytes(capture.read_bytes().replace(b"\7example", b"\7invalid"))
+    messages = replayed(special, tmp_path, **chosen)[0]["messages"]
+    assert messages["recorded"] + messages["filtered"]["local_zone"] >= TRANSACTIONS
+    assert (messages["recorded"] > 0) is let_in
+    assert (messages["filtered"]["local_zone"] == 0) is let_in
+
+
+def test_types_of_transactions_that_are_not_listed_stay_out(capture: Path, tmp_path: Path) -> None:
+    by_type = replayed(capture, tmp_path)[0]["transactions"]
+    assert by_type["unanswered_query"] > 0
+    chosen = replayed(capture, tmp_path, sensor_transaction_types=["query_response"])[0]["transactions"]
+    assert (chosen["query_response"], chosen["unanswered_query"]) == (by_type["query_response"], 0)
+
+
+def test_packets_of_queries_are_kept_where_that_is_chosen_alone(capture: Path, tmp_path: Path) -> None:
+    without, chosen = replayed(capture, tmp_path), replayed(capture, tmp_path, sensor_keep_query_packets=True)
+    assert len(chosen[1]) > len(without[1])
+    assert chosen[0]["transactions"] == without[0]["transactions"]
