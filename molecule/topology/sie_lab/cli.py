@@ -89,17 +89,19 @@ def command_deploy(lab: topology.Lab, _arguments: argparse.Namespace) -> int:
 
 def command_playbook(lab: topology.Lab, arguments: argparse.Namespace) -> int:
     """One of them; how much it changed, as JSON."""
-    name, participant = arguments.name, arguments.participant
-    if participant is None and name in deploy.OF_PARTICIPANTS:
+    name, participants = arguments.name, arguments.participants
+    if not participants and name in deploy.OF_PARTICIPANTS:
         raise topology.TopologyError(f"the playbook {name} is for a participant: name one")
-    if participant is not None and name == "hub":
+    if participants and name == "hub":
         raise topology.TopologyError("the playbook hub is for no participant")
+    if len(participants) > 1 and name not in deploy.BY_PARTICIPANTS:
+        raise topology.TopologyError(f"the playbook {name} is the hub operator's: name one participant")
     options = [word for extra in arguments.extra for word in ("-e", extra)]
     if arguments.check:
-        would_change = deploy.rehearse(lab, name, participant, options)
+        would_change = deploy.for_each(deploy.rehearse, lab, name, participants, options)
         print(json.dumps({"changed": 0, "would_change": would_change}))
     else:
-        print(json.dumps({"changed": deploy.playbook(lab, name, participant, options)}))
+        print(json.dumps({"changed": deploy.for_each(deploy.playbook, lab, name, participants, options)}))
     return 0
 
 
@@ -196,7 +198,9 @@ def parser() -> argparse.ArgumentParser:
             "rollback",
         ],
     )
-    playbook.add_argument("participant", nargs="?")
+    playbook.add_argument(
+        "participants", nargs="*", metavar="participant", help="several run theirs at the same time"
+    )
     playbook.add_argument(
         "-e", dest="extra", action="append", default=[], metavar="NAME=VALUE", help="as ansible-playbook's"
     )

@@ -8,7 +8,7 @@ import json
 import os
 import re
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from ipaddress import ip_address, ip_interface
 from pathlib import Path
@@ -17,7 +17,7 @@ from typing import Any
 import yaml
 
 from sie_lab import domains
-from sie_lab.hosts import on
+from sie_lab.hosts import in_parallel, on
 from sie_lab.machine import (
     REPOSITORY,
     CommandError,
@@ -62,14 +62,26 @@ class Releases:
 
 
 def deploy(lab: Lab, progress: Progress) -> None:
-    """Every playbook in order: hub, each participant onboarded, then configured. Ends at one that fails."""
+    """Every playbook: hub, each participant onboarded, then all configured. Ends at one that fails."""
     with progress.step("releases") as step:
         build_releases(lab)
         step.note = "ready"
-    order = [("hub", None), *((name, who) for name in OF_PARTICIPANTS for who in lab.participants)]
-    for name, who in order:
-        with progress.step(" ".join(filter(None, ("playbook", name, who)))) as step:
-            step.changed = playbook(lab, name, who)
+    everybody = list(lab.participants)
+    by_operator = [("hub", []), *(("onboard_participant", [who]) for who in everybody)]
+    for name, who in [*by_operator, ("configure_my_sensor", everybody)]:
+        with progress.step(" ".join(("playbook", name, *who))) as step:
+            step.changed = for_each(playbook, lab, name, who)
+
+
+def for_each(
+    work: Callable[[Lab, str, str | None, Sequence[str]], int],
+    lab: Lab,
+    name: str,
+    participants: Sequence[str],
+    options: Sequence[str] = (),
+) -> int:
+    """`playbook` or `rehearse` for several participants at the same time, or for none; the sum."""
+    return sum(in_parallel(lambda who: work(lab, name, who, options), participants or [None]))
 
 
 def playbook(lab: Lab, name: str, participant: str | None, options: Sequence[str] = ()) -> int:
