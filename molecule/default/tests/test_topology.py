@@ -6,7 +6,7 @@ import subprocess
 
 import pytest
 import testinfra
-from sie_lab import console, dns, domains, hosts, querylog, span, topology, traffic
+from sie_lab import console, deploy, dns, domains, hosts, querylog, span, topology, traffic
 from sie_lab.cli import INVENTORIES
 from sie_lab.hosts import on
 from sie_lab.machine import CommandError, containers_environment, podman
@@ -118,6 +118,17 @@ def test_identities_are_each_hosts_own(lab: Lab) -> None:
     machine_ids = {on(host, "cat", "/etc/machine-id") for host in lab.hosts.values()}
     keys = {on(host, "cat", "/etc/ssh/ssh_host_ed25519_key.pub").split()[1] for host in lab.hosts.values()}
     assert len(machine_ids) == len(keys) == len(lab.hosts)
+
+
+def test_it_is_known_what_a_house_is_deployed_with(lab: Lab) -> None:
+    assert deploy.is_deployed(lab)
+    inventory = domains.state(lab) / "operator" / "inventory.yml"
+    given = inventory.read_text()
+    inventory.write_text(given.replace("hub_release", "hub_release_of_another_tree"))
+    try:
+        assert not deploy.is_deployed(lab)
+    finally:
+        inventory.write_text(given)
 
 
 # ---- consoles -----------------------------------------------------------------------------------------

@@ -87,6 +87,12 @@ def command_deploy(lab: topology.Lab, _arguments: argparse.Namespace) -> int:
     return 0
 
 
+def command_deployed(lab: topology.Lab, _arguments: argparse.Namespace) -> int:
+    """Whether there is something left to deploy, as JSON."""
+    print(json.dumps({"deployed": deploy.is_deployed(lab)}))
+    return 0
+
+
 def command_playbook(lab: topology.Lab, arguments: argparse.Namespace) -> int:
     """One of them; how much it changed, as JSON."""
     name, participants = arguments.name, arguments.participants
@@ -183,6 +189,7 @@ def parser() -> argparse.ArgumentParser:
     command("down", down, "remove the lab")
     command("create", command_create, "make hosts and name service, deploy nothing")
     command("deploy", command_deploy, "run all of the product's playbooks on hosts that exist")
+    command("deployed", command_deployed, "whether that has been done, as JSON")
     playbook = command(
         "playbook", command_playbook, "run one of them; prints how many tasks changed, as JSON"
     )

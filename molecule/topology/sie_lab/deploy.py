@@ -73,6 +73,27 @@ def deploy(lab: Lab, progress: Progress) -> None:
             step.changed = for_each(playbook, lab, name, who)
 
 
+def is_deployed(lab: Lab) -> bool:
+    """Whether `deploy` has been at its end here, with the tree as it is.
+
+    Its playbooks were given then the releases and the collection that they would be given now, and each
+    participant's agent runs.
+    """
+    releases, folder = build_releases(lab), domains.state(lab) / "operator"
+    given = {"inventory": hub_inventory(lab, releases)}
+    given |= {p.name: onboarding_answers(lab, p, releases) for p in lab.participants.values()}
+    for name, content in given.items():
+        file = folder / f"{name}.yml"
+        if not file.exists() or file.read_text() != _as_yaml(content):
+            return False
+    state = ("systemctl", "is-active", "sie-agent")
+    return all(on(p.sensor, *state, check=False).strip() == "active" for p in lab.participants.values())
+
+
+def _as_yaml(content: Mapping[str, Any]) -> str:
+    return yaml.safe_dump(dict(content), sort_keys=False)
+
+
 def for_each(
     work: Callable[[Lab, str, str | None, Sequence[str]], int],
     lab: Lab,
@@ -169,11 +190,11 @@ def operator_playbook(
     """Run one of the collection's playbooks in the hub operator's domain; how many tasks changed."""
     folder = domains.state(lab) / "operator"
     inventory_file = folder / "inventory.yml"
-    inventory_file.write_text(yaml.safe_dump(dict(inventory), sort_keys=False))
+    inventory_file.write_text(_as_yaml(inventory))
     command = ["ansible-playbook", f"{NAMESPACE}.{name}", "-i", str(inventory_file)]
     if participant is not None:
         answers_file = folder / f"{participant}.yml"
-        answers_file.write_text(yaml.safe_dump(dict(answers or {}), sort_keys=False))
+        answers_file.write_text(_as_yaml(answers or {}))
         command += ["-e", f"participant={participant}", "-e", f"@{answers_file}"]
     log = log_of(lab, "-".join(filter(None, (name, participant))))
     return changed(run_logged([*command, *options], log, cwd=REPOSITORY, environment=operator_environment()))
