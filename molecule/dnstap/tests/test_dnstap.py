@@ -1,11 +1,8 @@
 """Real resolvers bring what they ask to one sensor: transaction by transaction what is seen on the wire."""
 
 import base64
-import json
 import secrets
-import time
 from collections import Counter
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +13,8 @@ from sie_lab.hosts import on
 from sie_lab.topology import Host, Lab
 
 from sie_core._native import PcapSource, Recorder, decode
+from tests.fleet.holdings import status
+from tests.fleet.reader import await_true
 
 SOCKET = "/run/sie-agent/dnstap.sock"
 GROUP = "sie-dnstap"
@@ -34,23 +33,16 @@ VERSIONS = {"unbound": "unbound 1.", "bind": "BIND 9.", "pdns": "pdns-recursor 4
 NAMES = 20  # for each resolver and type
 TYPES = ("A", "AAAA", "MX")
 CAPTURE_UNIT = "upstream-capture"
+PATIENCE = 60.0  # seconds for a program to begin, or for everything to arrive
 
 
 def sensor_of(lab: Lab) -> Host:
     return lab.participant("isp_c").sensor
 
 
-def status(lab: Lab) -> dict[str, Any]:
-    said = on(sensor_of(lab), "/opt/sie/sie-agent/bin/sie-agent", "status", "--json")
-    document: dict[str, Any] = json.loads(said)
-    return document
-
-
-def until(what: str, condition: Callable[[], object], seconds: float = 30.0) -> None:
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, f"{what}: not within {seconds} s"
-        time.sleep(0.2)
+def everything_acknowledged(lab: Lab) -> bool:
+    pending: int = status(sensor_of(lab))["pending"]
+    return pending == 0
 
 
 @dataclass(frozen=True)
@@ -103,12 +95,13 @@ class Seen:
 def seen(lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> Seen:
     """Look-ups through each resolver while the hub is away, so that the spool holds what came of them."""
     sensor, zone = sensor_of(lab), f"{secrets.token_hex(4)}.wild.example."
-    until("everything earlier acknowledged", lambda: status(lab)["pending"] == 0)
+    await_true(lambda: everything_acknowledged(lab), PATIENCE, "everything earlier at the hub")
     on(lab.hub, "systemctl", "stop", "sie-hub-ingest.service")
     try:
         capture = ["tcpdump", "-i", "eth1", "-U", "-w", CAPTURED, "-Z", "root", "port", "53"]
         on(sensor, "systemd-run", "--quiet", f"--unit={CAPTURE_UNIT}", *capture)
-        until("the capture", lambda: on(sensor, "sh", "-c", f"test -s {CAPTURED} && echo yes", check=False))
+        begun = ["sh", "-c", f"test -s {CAPTURED} && echo yes"]
+        await_true(lambda: bool(on(sensor, *begun, check=False)), PATIENCE, "the capture")
         for service, listen in resolver_services(sensor):
             address = listen or str(lab.participant("isp_c").resolver_address.v4)
             words = [f"@{address}", "+short", "+tries=2", "+timeout=3"]
@@ -124,7 +117,7 @@ def seen(lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> Seen:
             told[:] = decode(base64.b64decode(said), limit=1 << 26) if said else []
             return exchanges(told, zone).total() >= wanted
 
-        until("what was told, in the spool", arrived)
+        await_true(arrived, PATIENCE, "what was told, in the spool")
         on(sensor, "systemctl", "stop", f"{CAPTURE_UNIT}.service")
         path = tmp_path_factory.mktemp("wire") / "upstream.pcap"
         path.write_bytes(base64.b64decode(on(sensor, "base64", "-w0", CAPTURED)))
@@ -167,12 +160,12 @@ def test_the_zone_and_the_resolver_are_told(lab: Lab, seen: Seen, service: str) 
 
 
 def test_the_hub_gets_what_waited(lab: Lab, seen: Seen) -> None:
-    until("the hub's acknowledgement", lambda: status(lab)["pending"] == 0, 60)
-    assert status(lab)["trimmed"] == 0
+    await_true(lambda: everything_acknowledged(lab), PATIENCE, "what waited at the hub")
+    assert status(sensor_of(lab))["trimmed"] == 0
 
 
 def test_status_names_every_resolver(lab: Lab) -> None:
-    document = status(lab)
+    document = status(sensor_of(lab))
     versions = [one["version"] for one in document["dnstap"]["connections"] if one["resolver"]]
     for version in VERSIONS.values():
         assert any(found.startswith(version) for found in versions), versions
