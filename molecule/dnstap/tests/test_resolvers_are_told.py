@@ -91,7 +91,9 @@ class Packaged:
             ),
             *options,
         ]
-        environment = containers_environment() | {
+        # Molecule exports Ansible's settings of its own, among them how results look.
+        inherited = {k: v for k, v in containers_environment().items() if not k.startswith("ANSIBLE_")}
+        environment = inherited | {
             "ANSIBLE_COLLECTIONS_PATH": str(REPOSITORY / "collections"),
             "ANSIBLE_HOME": str(self.folder / "ansible"),
             "ANSIBLE_NOCOLOR": "true",
