@@ -40,6 +40,8 @@ def second_sensor(lab: Lab, participant: Participant) -> Iterator[Second]:
     second = Second(f"ns-{secrets.token_hex(4)}", newcomer.sensor, participant.home / "second.yml")
     wipe(second.host)
     own_keys = on(second.host, "cat", AUTHORIZED_KEYS)
+    handed_over = deploy.handed_over(lab, participant)
+    secrets_before = {file: file.read_bytes() for file in _secrets_in(handed_over)}
     domains.note(participant, second.inventory, _inventory(lab, participant, newcomer, second.name))
     try:
         key = domains.participant_keys(participant).private.with_suffix(".pub").read_text()
@@ -54,6 +56,16 @@ def second_sensor(lab: Lab, participant: Participant) -> Iterator[Second]:
         revoke = [HUB, "registry", "sensor", "revoke", participant.name, second.name]
         on(lab.hub, *revoke, "--reason", "its host was lent", check=False)
         second.inventory.unlink()
+        # What was handed over before holds the reader's key, which tests ask with.
+        for file in _secrets_in(handed_over) - secrets_before.keys():
+            file.unlink()
+        for file, content in secrets_before.items():
+            file.write_bytes(content)
+
+
+def _secrets_in(folder: Path) -> set[Path]:
+    """The file of tokens, its passphrase, and what a playbook keeps of their predecessors."""
+    return {*folder.glob("*-tokens.vault.yml*"), *folder.glob("*-passphrase.txt*")}
 
 
 def _inventory(lab: Lab, participant: Participant, newcomer: Participant, name: str) -> str:
