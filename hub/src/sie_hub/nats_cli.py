@@ -16,9 +16,8 @@ from sie_hub.nats_command import NotInTime, add_timeout_argument, in_time, linke
 from sie_hub.nats_config import USERS, render
 from sie_hub.streams import ensure_streams
 
-NATS_TIMEOUT: Final = (
-    30.0  # seconds for nats-server to be there, which has just been started, and to make them
-)
+NATS_TIMEOUT: Final = 30.0
+"""Seconds for nats-server, which may just have been started, to be there and to make the streams."""
 
 
 def configure(command: str, parser: argparse.ArgumentParser) -> None:

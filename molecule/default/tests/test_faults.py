@@ -48,7 +48,7 @@ def _main_process(host: Host, unit: str) -> tuple[str, int]:
     return shown["ActiveState"], int(shown["MainPID"])
 
 
-def _kill(host: Host, unit: str) -> Callable[[], None]:
+def _kill(host: Host, unit: str) -> Callable[[], float]:
     """SIGKILL to a unit's program; how to wait for its successor. Earlier restarts are forgotten before."""
     _, before = _main_process(host, unit)
     on(host, "systemctl", "reset-failed", unit, check=False)
@@ -58,10 +58,7 @@ def _kill(host: Host, unit: str) -> Callable[[], None]:
         state, now = _main_process(host, unit)
         return state == "active" and now not in (0, before)
 
-    def await_back() -> None:
-        await_true(back, PATIENCE, f"{unit} running again")
-
-    return await_back
+    return partial(await_true, back, PATIENCE, f"{unit} running again")
 
 
 @contextlib.contextmanager
