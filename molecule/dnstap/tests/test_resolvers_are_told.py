@@ -113,7 +113,8 @@ def packaged(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Packaged]:
     subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(folder / "key")], check=True)
     image = images.reference("debian12")
     options = ("--detach", "--rm", "--network=none", "--systemd=always", "--cap-add", hosts.CAPABILITIES)
-    podman("run", *options, "--name", CONTAINER, image, *hosts.COMMAND)
+    # A run that was cut short has left one of that name.
+    podman("run", *options, "--replace", "--name", CONTAINER, image, *hosts.COMMAND)
     try:
         podman("exec", CONTAINER, "sh", "-c", hosts.AWAIT_BOOT)
         keys = "mkdir -p /run/sshd /root/.ssh && cat > /root/.ssh/authorized_keys && ssh-keygen -A"
