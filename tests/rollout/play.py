@@ -1,6 +1,5 @@
 """One run of the participant's playbook: how it is called, what it used, how each host came out of it."""
 
-import os
 import re
 import subprocess
 import sys
@@ -10,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from sie_lab.machine import CommandError, tail
+from sie_lab.machine import CommandError, ansible_environment, tail
 
 from tests.bench.process import cpu_of_all
 from tests.rollout import cgroup
@@ -81,15 +80,14 @@ class Controller:
             ),
             *("--tags", tags, "--forks", str(forks), "--limit", ",".join(host.name for host in hosts)),
         ]
-        inherited = {key: value for key, value in os.environ.items() if not key.startswith("ANSIBLE_")}
-        own = {"ANSIBLE_HOME": str(self.home / "ansible"), "ANSIBLE_NOCOLOR": "true", **(environment or {})}
+        own = {"ANSIBLE_HOME": str(self.home / "ansible"), **(environment or {})}
         controller, estate, machine, began = self._used(hosts)
         resident = 0
         with log.open("w") as sink:
             process = subprocess.Popen(
                 self.group.enter(*command),
                 cwd=self.bundle,
-                env={**inherited, **own},
+                env=ansible_environment(own),
                 stdin=subprocess.DEVNULL,
                 stdout=sink,
                 stderr=subprocess.STDOUT,

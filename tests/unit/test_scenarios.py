@@ -1,8 +1,12 @@
 """The scenarios: each is on the page of tests, and each playbook of the collection is run by one."""
 
+import json
 import re
+from collections.abc import Mapping
 
 import pytest
+from sie_lab.deploy import operator_environment
+from sie_lab.machine import run
 
 from tests.docs.pages import COLLECTION, REPOSITORY, read
 from tests.docs.where import PLAYBOOKS
@@ -29,3 +33,15 @@ def test_each_playbook_is_run_by_a_scenario() -> None:
     for playbook, file in PLAYBOOKS.items():
         assert re.search(rf"\b{playbook}\b", (REPOSITORY / file).read_text()), f"{file}: {playbook}"
         assert file.split("/")[1] in SCENARIOS
+
+
+def test_at_a_terminal_what_a_test_reads_of_ansible_has_no_colours(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ANSIBLE_FORCE_COLOR", "1")  # as molecule does there
+
+    def said(environment: Mapping[str, str]) -> str:
+        return run(["ansible", "localhost", "-m", "ansible.builtin.ping"], environment=environment)
+
+    own = operator_environment()
+    assert "\x1b[" in said({**own, "ANSIBLE_FORCE_COLOR": "1", "ANSIBLE_NOCOLOR": "false"})
+    result = said(own)
+    assert json.loads(result[result.index("{") :])["ping"] == "pong"

@@ -1,17 +1,14 @@
 """The proof that a sensor is received: by its own certificate, in the exchange's probe zone."""
 
 import json
-import os
 import re
 import secrets
-import sys
-from pathlib import Path
 from typing import Any
 
 import pytest
-from sie_lab import dns, domains, traffic
+from sie_lab import deploy, dns, domains, traffic
 from sie_lab.hosts import on
-from sie_lab.machine import REPOSITORY, CommandError, run
+from sie_lab.machine import CommandError, run
 from sie_lab.topology import Lab, Participant
 
 from tests.fleet.reader import Reader, await_true
@@ -77,13 +74,12 @@ def test_the_module_waits_for_a_probe(lab: Lab, participant: Participant) -> Non
     keys = domains.participant_keys(participant)
     said = run(
         [
-            Path(sys.executable).parent / "ansible",
-            *("all", "-i", f"{participant.sensor.management},"),
+            *("ansible", "all", "-i", f"{participant.sensor.management},"),
             *("--user", "root", "--private-key", keys.private),
             f"--ssh-common-args=-o UserKnownHostsFile={keys.known_hosts}",
             *("-m", "sie_europe.passive_dns.wait_for_observation", "-a", f"nonce={nonce} timeout={WITHIN:g}"),
         ],
-        environment=os.environ | {"ANSIBLE_CONFIG": str(REPOSITORY / "ansible.cfg")},
+        environment=deploy.operator_environment(),
     )
     result = json.loads(said[said.index("{") :])
     assert not result["changed"]

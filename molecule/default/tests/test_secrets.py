@@ -19,7 +19,7 @@ import pytest
 import yaml
 from sie_lab import deploy, domains
 from sie_lab.hosts import on
-from sie_lab.machine import REPOSITORY, run
+from sie_lab.machine import run
 from sie_lab.topology import Host, Lab
 
 from tests.fleet.processes import watched
@@ -50,12 +50,8 @@ def ansible(*words: str | Path, facts: Path) -> str:
     """What one of Ansible's programs says; what it knows of hosts stays in a folder."""
     return run(
         [PROGRAMS / words[0], *words[1:]],
-        environment=os.environ
-        | {
-            "ANSIBLE_CONFIG": str(REPOSITORY / "ansible.cfg"),
-            "ANSIBLE_CACHE_PLUGIN": "jsonfile",
-            "ANSIBLE_CACHE_PLUGIN_CONNECTION": str(facts),
-        },
+        environment=deploy.operator_environment()
+        | {"ANSIBLE_CACHE_PLUGIN": "jsonfile", "ANSIBLE_CACHE_PLUGIN_CONNECTION": str(facts)},
     )
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import yaml
 from sie_lab import hosts, images
-from sie_lab.machine import REPOSITORY, containers_environment, podman
+from sie_lab.machine import REPOSITORY, ansible_environment, containers_environment, podman
 
 CONTAINER = "sie-tap-packaged"
 SOCKET = "/run/sie-agent/dnstap.sock"
@@ -91,16 +91,14 @@ class Packaged:
             ),
             *options,
         ]
-        # Molecule exports Ansible's settings of its own, among them how results look.
-        inherited = {k: v for k, v in containers_environment().items() if not k.startswith("ANSIBLE_")}
-        environment = inherited | {
+        own = {
             "ANSIBLE_COLLECTIONS_PATH": str(REPOSITORY / "collections"),
             "ANSIBLE_HOME": str(self.folder / "ansible"),
-            "ANSIBLE_NOCOLOR": "true",
             "ANSIBLE_SSH_ARGS": "",
             "ANSIBLE_PIPELINING": "true",
             "ANSIBLE_PYTHON_INTERPRETER": "/usr/bin/python3",
         }
+        environment = ansible_environment(own, inherited=containers_environment())
         done = subprocess.run(
             command, cwd=self.folder, env=environment, capture_output=True, text=True, check=False
         )

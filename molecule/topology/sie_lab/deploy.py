@@ -23,6 +23,7 @@ from sie_lab.machine import (
     CommandError,
     LabError,
     Progress,
+    ansible_environment,
     cache,
     exclusively,
     run,
@@ -201,15 +202,14 @@ def operator_playbook(
 
 
 def operator_environment() -> dict[str, str]:
-    """Ours, but with the checkout's Ansible settings alone: molecule exports its own to what it starts."""
-    inherited = {key: value for key, value in os.environ.items() if not key.startswith("ANSIBLE_")}
-    return {
-        **inherited,
-        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
-        "ANSIBLE_CONFIG": str(REPOSITORY / "ansible.cfg"),
-        "ANSIBLE_HOME": str(cache() / "ansible"),
-        "ANSIBLE_NOCOLOR": "true",
-    }
+    """Ours, but with the checkout's Ansible settings alone."""
+    return ansible_environment(
+        {
+            "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+            "ANSIBLE_CONFIG": str(REPOSITORY / "ansible.cfg"),
+            "ANSIBLE_HOME": str(cache() / "ansible"),
+        }
+    )
 
 
 def handed_over(lab: Lab, participant: Participant) -> Path:

@@ -53,6 +53,18 @@ def containers_environment() -> dict[str, str]:
     return {**os.environ, "CONTAINERS_CONF": str(path), "PATH": f"{os.environ['PATH']}:/usr/sbin:/sbin"}
 
 
+def ansible_environment(
+    own: Mapping[str, str], *, inherited: Mapping[str, str] = os.environ
+) -> dict[str, str]:
+    """What a program of Ansible's gets: of Ansible's settings `own` alone, and no colours.
+
+    Molecule exports settings to what it starts, and at a terminal one of them is that every line is coloured,
+    which whoever reads results does not expect.
+    """
+    others = {name: value for name, value in inherited.items() if not name.startswith("ANSIBLE_")}
+    return {**others, "ANSIBLE_NOCOLOR": "true", **own}
+
+
 def run(
     command: Sequence[str | Path],
     *,
