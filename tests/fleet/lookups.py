@@ -15,6 +15,7 @@ from tests.fleet.reader import Reader, await_true
 
 SEED = 20261121
 PATIENCE = 60.0  # seconds for a unit to come back, or for everything to arrive
+ANSWERED_WITHIN = 10.0  # seconds from a look-up to its answer
 PAUSE = 0.01  # seconds between two look-ups, so that the name server can log every one
 WINDOWS_LATER = 12.0  # seconds, two refine windows and more: what was to be counted twice would be by then
 

@@ -7,9 +7,9 @@ import pytest
 from sie_lab import querylog, traffic
 from sie_lab.topology import Lab
 
+from tests.fleet.lookups import ANSWERED_WITHIN
 from tests.fleet.reader import Reader, await_equal, await_true
 
-ANSWERED_WITHIN = 10.0  # seconds from a look-up to its answer
 PARTICIPANTS = ("isp_a", "uni_b")
 KINDS = ("A", "AAAA", "NS", "MX", "TXT", "CNAME")
 

@@ -16,8 +16,9 @@ from sie_lab import querylog, traffic
 from sie_lab.hosts import in_parallel, on
 from sie_lab.topology import Host, Lab, Participant
 
-from tests.fleet.holdings import running_status
+from tests.fleet.holdings import running_status, status
 from tests.fleet.lookups import (
+    ANSWERED_WITHIN,
     PATIENCE,
     SEED,
     WINDOWS_LATER,
@@ -30,6 +31,7 @@ from tests.fleet.lookups import (
 from tests.fleet.reader import Reader, await_true
 
 KILLS = 20
+KILLS_BESIDE = 3  # of a sensor beside which another is looked at
 
 
 @pytest.fixture(scope="module")
@@ -156,3 +158,33 @@ def test_killing_sensors_loses_nothing_that_had_reached_their_spools(
     asked = asked_below(lab, zone, since)
     assert sum(asked.values()) >= KILLS * 7 * len(participants)
     to_stay.append(await_counts(reader, zone, asked))
+
+
+def _undisturbed(participant: Participant) -> dict[str, object]:
+    """What of a sensor stays as it is while nothing happens to it: its process, its session, no loss."""
+    document = status(participant.sensor)
+    uplink = {name: document["uplink"][name] for name in ("attempts", "sessions", "refusals", "failures")}
+    process = _main_process(participant.sensor, "sie-agent")
+    return {"process": process, "stream": document["stream"], "lost": document["lost"], **uplink}
+
+
+def test_killing_a_sensor_disturbs_no_other(lab: Lab, reader: Reader, to_stay: list[Differences]) -> None:
+    """What is looked up at the other when the first dies is answered in the usual time, and all of it."""
+    killed, other = lab.participants.values()
+
+    def answered(zone: str) -> bool:
+        return bool(reader.counts(zone))
+
+    before = _undisturbed(other)
+    flow = Traffic(lab, [other])
+    try:
+        for number in range(KILLS_BESIDE):
+            zone = f"kill{number}.{flow.zone}"
+            await_back = _kill(killed.sensor, "sie-agent")
+            traffic.look_up_many(lab, other, [f"n.{zone}"])
+            await_true(partial(answered, zone), ANSWERED_WITHIN, f"an answer about {zone}")
+            await_back()
+    finally:
+        flow.stop()
+    to_stay.append(arrived(reader, flow, [other]))
+    assert _undisturbed(other) == before
