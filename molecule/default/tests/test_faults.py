@@ -21,7 +21,6 @@ from tests.fleet.lookups import (
     ANSWERED_WITHIN,
     PATIENCE,
     SEED,
-    WINDOWS_LATER,
     Differences,
     Traffic,
     arrived,
@@ -32,15 +31,6 @@ from tests.fleet.reader import Reader, await_true
 
 KILLS = 20
 KILLS_BESIDE = 3  # of a sensor beside which another is looked at
-
-
-@pytest.fixture(scope="module")
-def to_stay() -> Iterator[list[Differences]]:
-    """Where each test puts what it has found to be as it should: that is looked at again after the last."""
-    noted: list[Differences] = []
-    yield noted
-    time.sleep(WINDOWS_LATER)
-    assert [differing() for differing in noted] == [{} for _ in noted]
 
 
 def _main_process(host: Host, unit: str) -> tuple[str, int]:

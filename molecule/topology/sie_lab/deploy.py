@@ -189,6 +189,21 @@ def operator_playbook(
     options: Sequence[str] = (),
 ) -> int:
     """Run one of the collection's playbooks in the hub operator's domain; how many tasks changed."""
+    command = operator_command(lab, name, inventory, participant, answers, options=options)
+    log = log_of(lab, "-".join(filter(None, (name, participant))))
+    return changed(run_logged(command, log, cwd=REPOSITORY, environment=operator_environment()))
+
+
+def operator_command(
+    lab: Lab,
+    name: str,
+    inventory: Mapping[str, Any],
+    participant: str | None = None,
+    answers: Mapping[str, Any] | None = None,
+    *,
+    options: Sequence[str] = (),
+) -> list[str]:
+    """The words of that, for `operator_environment`, once the files that they name are written."""
     folder = domains.state(lab) / "operator"
     inventory_file = folder / "inventory.yml"
     inventory_file.write_text(_as_yaml(inventory))
@@ -197,8 +212,7 @@ def operator_playbook(
         answers_file = folder / f"{participant}.yml"
         answers_file.write_text(_as_yaml(answers or {}))
         command += ["-e", f"participant={participant}", "-e", f"@{answers_file}"]
-    log = log_of(lab, "-".join(filter(None, (name, participant))))
-    return changed(run_logged([*command, *options], log, cwd=REPOSITORY, environment=operator_environment()))
+    return [*command, *options]
 
 
 def operator_environment() -> dict[str, str]:
