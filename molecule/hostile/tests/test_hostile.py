@@ -107,6 +107,10 @@ HOSTILE = {
         lambda _lab, _host: _variables(sensor_interface="eth7"),
         ("ns1 has no interface eth7 but", "eth1", "set sensor_interface to the one that sees"),
     ),
+    "another interface than the resolver's": Hostile(
+        lambda _lab, _host: _variables(sensor_interface="eth0", sensor_sight_seconds=2),
+        ("While the resolver of ns1 looked up a name, eth0 showed 0 packets", "and 0 back; set"),
+    ),
     "read-only /opt": Hostile(_read_only_opt, ("/opt of ns1 cannot be written to", "mount it writable")),
     "hub unreachable": Hostile(
         _closed, ("ns1 cannot open a connection to", ":8443", "out through your firewall")

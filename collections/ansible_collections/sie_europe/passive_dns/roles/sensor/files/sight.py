@@ -1,12 +1,17 @@
-"""See whether an interface shows both directions of DNS over UDP between resolvers and servers.
+"""See whether interfaces show both directions of DNS over UDP between resolvers and servers.
 
-Usage: sight.py INTERFACE SECONDS PREFIX... Listens until both have been seen, SECONDS at most. Prints how many packets
-came from the resolvers' prefixes to port 53 and from port 53 to them, as two numbers. Needs root.
+Usage: sight.py INTERFACES SECONDS PREFIXES [COMMAND...] INTERFACES and PREFIXES are words with blanks between them. Listens
+until both directions have been seen, SECONDS at most, and once more as long after the first packet, since a question may be
+answered late. COMMAND runs meanwhile, and is ended with it. Prints how many packets came from the resolvers' prefixes to port 53
+and from port 53 to them, as two numbers, and a third for COMMAND: its exit code, `-` if it had not ended. Needs root.
 """
 
+import contextlib
 import ipaddress
+import select
 import socket
 import struct
+import subprocess
 import sys
 import time
 
@@ -40,33 +45,54 @@ def ends(frame):
     )
 
 
-def main(interface, seconds, *prefixes):
-    resolvers = [ipaddress.ip_network(prefix) for prefix in prefixes]
+def opened(interface):
+    """A socket that receives whatever passes the interface."""
+    tap = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(ETH_P_ALL))
+    tap.bind((interface, ETH_P_ALL))
+    promiscuous = struct.pack("=iHH8s", socket.if_nametoindex(interface), PACKET_MR_PROMISC, 0, b"")
+    tap.setsockopt(SOL_PACKET, PACKET_ADD_MEMBERSHIP, promiscuous)
+    return tap
+
+
+def watched(taps, seconds, listed):
+    """How many packets came from listed addresses to port 53, and from there to listed ones."""
+    questions = answers = 0
+    deadline = time.monotonic() + seconds
+    while not (questions and answers) and time.monotonic() < deadline:
+        for tap in select.select(taps, [], [], max(0.0, deadline - time.monotonic()))[0]:
+            seen = ends(tap.recv(65535))
+            if seen is None:
+                continue
+            source, source_port, target, target_port = seen
+            none_yet = not (questions or answers)
+            questions += target_port == DNS and listed(source) and not listed(target)
+            answers += source_port == DNS and listed(target) and not listed(source)
+            if none_yet and (questions or answers):
+                deadline = time.monotonic() + seconds
+    return questions, answers
+
+
+def main(interfaces, seconds, prefixes, *command):
+    resolvers = [ipaddress.ip_network(prefix) for prefix in prefixes.split()]
 
     def listed(address):
         return any(address in network for network in resolvers if network.version == address.version)
 
-    questions = answers = 0
-    deadline = time.monotonic() + float(seconds)
-    with socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(ETH_P_ALL)) as tap:
-        tap.bind((interface, ETH_P_ALL))
-        promiscuous = struct.pack("=iHH8s", socket.if_nametoindex(interface), PACKET_MR_PROMISC, 0, b"")
-        tap.setsockopt(SOL_PACKET, PACKET_ADD_MEMBERSHIP, promiscuous)
-        while not (questions and answers) and time.monotonic() < deadline:
-            tap.settimeout(max(0.01, deadline - time.monotonic()))
-            try:
-                seen = ends(tap.recv(65535))
-            except socket.timeout:
-                break
-            except OSError as error:
-                print("%s: %s" % (interface, error.strerror), file=sys.stderr)
-                return 1
-            if seen is None:
-                continue
-            source, source_port, target, target_port = seen
-            questions += target_port == DNS and listed(source) and not listed(target)
-            answers += source_port == DNS and listed(target) and not listed(source)
-    print(questions, answers)
+    asking = None
+    try:
+        with contextlib.ExitStack() as stack:
+            taps = [stack.enter_context(opened(interface)) for interface in interfaces.split()]
+            asking = subprocess.Popen(command, stdout=subprocess.DEVNULL) if command else None
+            numbers = watched(taps, float(seconds), listed)
+    except OSError as error:
+        print("%s: %s" % (interfaces, error.strerror), file=sys.stderr)
+        return 1
+    finally:
+        code = asking.poll() if asking else None
+        if asking and code is None:
+            asking.kill()
+            asking.wait()
+    print(*numbers, *(["-" if code is None else code] if asking else []))
     return 0
 
 
