@@ -4,7 +4,9 @@ The kernel is asked by rtnetlink(7), RTM_GETADDR, which answers for both familie
 privilege nor another program.
 """
 
+import errno
 import ipaddress
+import platform
 import socket
 import struct
 from collections.abc import Iterator, Sequence
@@ -59,8 +61,11 @@ def host_addresses() -> tuple[str, ...]:
     """Every address of this host's interfaces that others can reach, sorted: IPv4 before IPv6.
 
     Left out are loopback, link-local, multicast and unspecified ones, on whatever interface they are; a
-    global address on the loopback interface, as anycast services have, is in. Raises OSError.
+    global address on the loopback interface, as anycast services have, is in. Raises OSError, too
+    where there is no rtnetlink.
     """
+    if not hasattr(socket, "AF_NETLINK"):
+        raise OSError(errno.EAFNOSUPPORT, f"{platform.system()} has no rtnetlink")
     with socket.socket(
         socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, socket.NETLINK_ROUTE
     ) as asked:

@@ -103,9 +103,13 @@ class _Position(NamedTuple):
     """Of the trimmed ones."""
 
 
+_BOOT_CLOCK: Final = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
+"""Linux's monotonic clock stops while the machine sleeps; other systems' have no second one to choose."""
+
+
 def _since_boot() -> float:
-    """Seconds that no step of the time of day moves and that go on while the machine sleeps."""
-    return time.clock_gettime(time.CLOCK_BOOTTIME)
+    """Seconds that no step of the time of day moves; on Linux they go on while the machine sleeps."""
+    return time.clock_gettime(_BOOT_CLOCK)
 
 
 class Spool:
