@@ -6,8 +6,9 @@ from pathlib import Path
 from sie_agent.cli import DEFAULT_CONFIG, EXIT_OK
 from sie_agent.config import TABLE, load_config
 from sie_agent.config_kinds import HOST
-from sie_agent.errors import UsageError
+from sie_agent.errors import SourceError, UsageError
 from sie_agent.recording import recorder_of, settings_of
+from sie_agent.sources import check_system
 from sie_core.kinds import ConfigError
 from sie_core.settings import help_text
 
@@ -29,11 +30,13 @@ def configure(_command: str, parser: argparse.ArgumentParser) -> None:
 def _run(arguments: argparse.Namespace) -> int:
     config = load_config(arguments.file)
     try:
+        if config.interfaces:
+            check_system()
         # Any address will do: what is checked here are the settings that only the recorder can judge.
         recorder_of(
             [item for item in config.resolvers if item != HOST] or ["192.0.2.53"], settings_of(config)
         )
-    except UsageError as error:
+    except (SourceError, UsageError) as error:
         raise ConfigError([f"{arguments.file}: {error}"]) from error
     print(
         f"{arguments.file}: no mistakes; sensor {config.sensor} of {config.participant}, "

@@ -9,6 +9,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from sie_agent.sources import check_system
+
 _ETH_P_ALL: Final = 0x0003
 _SOL_PACKET: Final = 263
 _PACKET_ADD_MEMBERSHIP: Final = 1
@@ -68,8 +70,10 @@ def look(
     """Watch interfaces until both directions are seen, for so long at most, and do something meanwhile; what
     was seen on all together.
 
-    Raises OSError: this needs CAP_NET_RAW, and interfaces that are there.
+    Raises OSError: this needs CAP_NET_RAW, and interfaces that are there; SourceError on another system than
+    Linux.
     """
+    check_system()
     networks = [ipaddress.ip_network(resolver) for resolver in resolvers]
     sight = Sight()
     with _Taps(interfaces) as taps:

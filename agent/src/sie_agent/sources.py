@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Final, Protocol
 
 from sie_agent.config import SourceConfig
-from sie_agent.errors import AgentError
+from sie_agent.errors import AgentError, SourceError
 from sie_core._native import Container, LiveSource, NativeError, Recorder
 
 RINGS_OCTETS: Final = 32 << 20
@@ -52,7 +52,10 @@ class Interfaces:
     """All network interfaces: one source, so that their packets come in the order of their times."""
 
     def __init__(self, interfaces: Sequence[SourceConfig], resolvers: Sequence[str]) -> None:
-        """Open those that are there. Raises AgentError if the resolvers are too many for a filter."""
+        """Open those that are there.
+
+        Raises AgentError if the resolvers are too many for a filter, and on another system than Linux.
+        """
         names = [(interface.interface, interface.promiscuous) for interface in interfaces]
         self._promiscuous = dict(names)
         try:
@@ -114,6 +117,14 @@ class Interfaces:
                     status.interface,
                     status.last_error,
                 )
+
+
+def check_system() -> None:
+    """Raises SourceError where no interface can be listened to: on another system than Linux."""
+    try:
+        LiveSource.check_system()
+    except NativeError as error:
+        raise SourceError(f"the interfaces cannot be listened to: {error}") from error
 
 
 def ring_octets(interfaces: int) -> int:

@@ -73,7 +73,7 @@ class LiveSource:
     queued. Only packets of interfaces named in ``encapsulated`` are looked for inside GRE, ERSPAN type II and
     VXLAN, by the kernel's filter too: anybody can send a host a tunnel's packet. Of a loopback interface only
     what arrives is read, since the same has left by it. Needs CAP_NET_RAW. Raises NativeError for arguments
-    that make no sense, and for nothing else.
+    that make no sense, CaptureError on another system than Linux, and nothing else.
     """
 
     def __new__(
@@ -84,6 +84,9 @@ class LiveSource:
         ring_bytes: int = 16777216,
         encapsulated: Sequence[str] = ...,
     ) -> LiveSource: ...
+    @staticmethod
+    def check_system() -> None:
+        """Raises CaptureError where no interface can be listened to: on another system than Linux."""
     def status(self) -> list[dict[str, Any]]:
         """How each interface is: ``interface``, ``up``, ``failures`` (how often it vanished or could not be
         opened), ``kernel_drops`` (packets that passed the filter and found the ring full) and ``last_error``

@@ -32,6 +32,11 @@ pub enum CaptureError {
     System { interface: String, action: &'static str, error: io::Error },
     #[error("interface {interface}: the kernel wrote a packet beyond its block; capture cannot go on")]
     Ring { interface: String },
+    #[error(
+        "on {system} no interface can be listened to, since that takes Linux's AF_PACKET: have the resolver bring its \
+         dnstap, or run a sensor on a Linux host at a SPAN port"
+    )]
+    NotLinux { system: &'static str },
     #[error("waiting for packets: {0}")]
     Wait(io::Error),
     #[error("interfaces: none is named; name those that see the resolvers' upstream traffic")]

@@ -99,6 +99,11 @@ impl LiveSource {
         Ok(LiveSource { inner: Mutex::new(Some(source)), statuses })
     }
 
+    #[staticmethod]
+    fn check_system() -> Result<(), Error> {
+        Ok(capture::LiveSource::check_system()?)
+    }
+
     fn status<'py>(&self, py: Python<'py>) -> PyResult<Vec<Bound<'py, PyDict>>> {
         // While a pump holds the source, its drops are as of the last time that none did.
         if let Ok(mut guard) = self.inner.try_lock()

@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use passive_dns::resolvers::Resolvers;
 
-use crate::dnstap::system;
+use crate::dnstap::{peer, system};
 use crate::error::CaptureError;
 
 /// How soon a TCP peer whose machine has gone is noticed, so that its place becomes free.
@@ -144,10 +144,7 @@ impl Listener {
         let accepted = match &self.socket {
             Socket::Unix { listener, .. } => listener.accept().and_then(|(stream, _)| {
                 stream.set_nonblocking(true)?;
-                let peer = match system::peer_process(stream.as_fd()) {
-                    Some(process) => format!("process {process}"),
-                    None => "a process of another container".to_owned(),
-                };
+                let peer = peer::name(stream.as_fd());
                 Ok(Accepted::Taken(Stream::Unix(stream), peer))
             }),
             Socket::Tcp { listener, senders } => listener.accept().and_then(|(stream, address)| {

@@ -6,6 +6,8 @@
 
 mod connection;
 mod listener;
+#[cfg_attr(not(target_os = "linux"), path = "peer_unnamed.rs")]
+mod peer;
 mod system;
 
 use std::collections::VecDeque;

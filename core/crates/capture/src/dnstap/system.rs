@@ -23,18 +23,6 @@ pub fn readable(descriptors: &[BorrowedFd<'_>], patience: Duration) -> io::Resul
     Ok(Some(polled.iter().map(|descriptor| descriptor.revents != 0).collect()))
 }
 
-/// The process at the other end of a UNIX socket; None if it is beyond this process's view.
-pub fn peer_process(socket: BorrowedFd<'_>) -> Option<c_int> {
-    let mut peer = libc::ucred { pid: 0, uid: 0, gid: 0 };
-    let mut length = mem::size_of_val(&peer) as libc::socklen_t;
-    let place: *mut libc::ucred = &mut peer;
-    // SAFETY: the pointer and the length are those of a structure of plain integers that lives through the call.
-    let result = unsafe {
-        libc::getsockopt(socket.as_raw_fd(), libc::SOL_SOCKET, libc::SO_PEERCRED, place.cast(), &mut length)
-    };
-    (result == 0 && peer.pid > 0).then_some(peer.pid)
-}
-
 /// Has the kernel find out, within `idle` and a few attempts, that the other end's machine is gone.
 pub fn keep_alive(socket: BorrowedFd<'_>, idle: Duration) -> io::Result<()> {
     let idle = c_int::try_from(idle.as_secs()).unwrap_or(c_int::MAX);

@@ -11,23 +11,10 @@ use super::filters::{Filters, NOTHING};
 use super::ring::{Next, Packet, Ring};
 use super::socket::{self, Poll, Socket};
 use crate::error::CaptureError;
+use crate::interface::{InterfaceSettings, InterfaceStatus};
 use crate::limits::{BLOCK_OCTETS, RECEIVED_PATIENCE, REOPEN_PAUSE_MAX, REOPEN_PAUSE_MIN};
 
-//------------ InterfaceStatus ---------------------------------------------------------------------------------
-
-/// How an interface is.
-#[derive(Clone, Debug, Default, Eq, PartialEq)]
-pub struct InterfaceStatus {
-    pub interface: String,
-    /// Whether it is listened to.
-    pub up: bool,
-    /// How often it vanished, or could not be opened.
-    pub failures: u64,
-    /// Packets that passed the filter and found the ring full, as last asked of the kernel.
-    pub kernel_drops: u64,
-    /// Why it is not listened to.
-    pub last_error: Option<String>,
-}
+//------------ Shared ------------------------------------------------------------------------------------------
 
 /// A status, to be read while its interface is in use elsewhere.
 #[derive(Clone, Debug)]
@@ -73,15 +60,6 @@ enum State {
 }
 
 /// An interface, and what comes by it.
-#[derive(Clone, Debug, Eq, PartialEq)]
-pub struct InterfaceSettings {
-    pub name: String,
-    /// Whether frames for other hosts are taken in.
-    pub promiscuous: bool,
-    /// Whether tunnels are looked into: mirrored packets come in them.
-    pub encapsulated: bool,
-}
-
 pub struct Interface {
     settings: InterfaceSettings,
     ring_octets: usize,
