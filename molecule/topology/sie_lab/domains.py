@@ -250,14 +250,26 @@ def remove(lab: Lab) -> int:
 
 
 def _end_processes(uid: int) -> None:
-    """End what still runs as a user: ssh keeps its connections open for a while after a playbook."""
-    mine = [int(p.name) for p in Path("/proc").iterdir() if p.name.isdigit() and _owner(p) == uid]
+    """End what still runs as a user: ssh keeps its connections open for a while after a playbook.
+
+    Hosts of another house are no part of that: in them the same number is another user, of the hub for one.
+    """
+    processes = [process for process in Path("/proc").iterdir() if process.name.isdigit()]
+    mine = [int(process.name) for process in processes if _owner(process) == uid and not _in_a_host(process)]
     for pid in mine:
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
     deadline = time.monotonic() + PROCESS_END_TIMEOUT
     while any(_owner(Path(f"/proc/{pid}")) == uid for pid in mine) and time.monotonic() < deadline:
         time.sleep(0.05)
+
+
+def _in_a_host(process: Path) -> bool:
+    """Whether a process has a process table of its own, as a container's have, or has ended."""
+    try:
+        return (process / "ns/pid").readlink() != Path("/proc/self/ns/pid").readlink()
+    except OSError:
+        return True
 
 
 def _owner(process: Path) -> int | None:
