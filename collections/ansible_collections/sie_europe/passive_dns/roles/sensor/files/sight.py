@@ -8,7 +8,7 @@ and from port 53 to them, as two numbers, and a third for COMMAND: its exit code
 
 import contextlib
 import ipaddress
-import select
+import selectors
 import socket
 import struct
 import subprocess
@@ -58,17 +58,20 @@ def watched(taps, seconds, listed):
     """How many packets came from listed addresses to port 53, and from there to listed ones."""
     questions = answers = 0
     deadline = time.monotonic() + seconds
-    while not (questions and answers) and time.monotonic() < deadline:
-        for tap in select.select(taps, [], [], max(0.0, deadline - time.monotonic()))[0]:
-            seen = ends(tap.recv(65535))
-            if seen is None:
-                continue
-            source, source_port, target, target_port = seen
-            none_yet = not (questions or answers)
-            questions += target_port == DNS and listed(source) and not listed(target)
-            answers += source_port == DNS and listed(target) and not listed(source)
-            if none_yet and (questions or answers):
-                deadline = time.monotonic() + seconds
+    with selectors.DefaultSelector() as arrivals:
+        for tap in taps:
+            arrivals.register(tap, selectors.EVENT_READ)
+        while not (questions and answers) and time.monotonic() < deadline:
+            for ready, _events in arrivals.select(max(0.0, deadline - time.monotonic())):
+                seen = ends(ready.fileobj.recv(65535))
+                if seen is None:
+                    continue
+                source, source_port, target, target_port = seen
+                none_yet = not (questions or answers)
+                questions += target_port == DNS and listed(source) and not listed(target)
+                answers += source_port == DNS and listed(target) and not listed(source)
+                if none_yet and (questions or answers):
+                    deadline = time.monotonic() + seconds
     return questions, answers
 
 
