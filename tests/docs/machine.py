@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import yaml
+from sie_lab.machine import ansible_environment
 
 from sie_hub.nats_config import USERS
 from tests.docs.pages import COLLECTION, REPOSITORY
@@ -93,15 +94,15 @@ class Machine:
 
     def environment(self, more: Mapping[str, str] | None = None) -> dict[str, str]:
         """What a command inherits: a home of its own and the product's programs; nothing of Ansible's."""
-        inherited = {key: value for key, value in os.environ.items() if not key.startswith("ANSIBLE_")}
-        return {
-            **inherited,
-            "HOME": str(self.home),
-            "PATH": f"{self.programs}:{BIN}:{os.environ['PATH']}:/usr/sbin:/sbin",
-            "LC_ALL": "C.UTF-8",
-            "PAGER": "cat",
-            **(more or {}),
-        }
+        return ansible_environment(
+            {
+                "HOME": str(self.home),
+                "PATH": f"{self.programs}:{BIN}:{os.environ['PATH']}:/usr/sbin:/sbin",
+                "LC_ALL": "C.UTF-8",
+                "PAGER": "cat",
+                **(more or {}),
+            }
+        )
 
     def run(self, text: str, *, stdin: str = "") -> str:
         """Type commands into a shell that ends at the first that fails; what they print. AssertionError."""

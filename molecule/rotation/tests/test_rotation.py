@@ -89,7 +89,7 @@ def _issuer_is(participant: Participant, ca: str) -> bool:
 def _killed_once_changed(lab: Lab, rotate: str, file: str) -> None:
     """Begins a rotation at the hub, and kills it as soon as that file of the hub is another."""
     inventory = deploy.hub_inventory(lab, deploy.build_releases(lab))
-    command = deploy.operator_command(lab, "rotate_keys", inventory, options=["-e", f"rotate={rotate}"])
+    command = deploy.operator_command(lab, "rotate_keys", inventory, ["-e", f"rotate={rotate}"])
     before = on(lab.hub, "sha256sum", file).strip()
     with (
         deploy.log_of(lab, "rotate_keys-killed").open("w") as log,

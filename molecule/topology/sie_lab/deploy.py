@@ -189,30 +189,21 @@ def operator_playbook(
     options: Sequence[str] = (),
 ) -> int:
     """Run one of the collection's playbooks in the hub operator's domain; how many tasks changed."""
-    command = operator_command(lab, name, inventory, participant, answers, options=options)
+    words = list(options)
+    if participant is not None:
+        answers_file = domains.state(lab) / "operator" / f"{participant}.yml"
+        answers_file.write_text(_as_yaml(answers or {}))
+        words = ["-e", f"participant={participant}", "-e", f"@{answers_file}", *words]
     log = log_of(lab, "-".join(filter(None, (name, participant))))
+    command = operator_command(lab, name, inventory, words)
     return changed(run_logged(command, log, cwd=REPOSITORY, environment=operator_environment()))
 
 
-def operator_command(
-    lab: Lab,
-    name: str,
-    inventory: Mapping[str, Any],
-    participant: str | None = None,
-    answers: Mapping[str, Any] | None = None,
-    *,
-    options: Sequence[str] = (),
-) -> list[str]:
-    """The words of that, for `operator_environment`, once the files that they name are written."""
-    folder = domains.state(lab) / "operator"
-    inventory_file = folder / "inventory.yml"
+def operator_command(lab: Lab, name: str, inventory: Mapping[str, Any], options: Sequence[str]) -> list[str]:
+    """The words of that, for `operator_environment`, once the inventory that they name is written."""
+    inventory_file = domains.state(lab) / "operator" / "inventory.yml"
     inventory_file.write_text(_as_yaml(inventory))
-    command = ["ansible-playbook", f"{NAMESPACE}.{name}", "-i", str(inventory_file)]
-    if participant is not None:
-        answers_file = folder / f"{participant}.yml"
-        answers_file.write_text(_as_yaml(answers or {}))
-        command += ["-e", f"participant={participant}", "-e", f"@{answers_file}"]
-    return [*command, *options]
+    return ["ansible-playbook", f"{NAMESPACE}.{name}", "-i", str(inventory_file), *options]
 
 
 def operator_environment() -> dict[str, str]:
